@@ -1,0 +1,58 @@
+# Everything runs in .venv, which is built on demand from any Python >= 3.11: PYTHON=... picks one.
+.DEFAULT_GOAL := help
+.PHONY: help test test-full lint type format bench build clean
+
+# One pip at a time; and test-full needs what test made.
+.NOTPARALLEL:
+
+BIN := .venv/bin
+# Called with the dependency groups that a target needs. An explicit PYTHON also replaces a .venv of another Python.
+define bootstrap
+@python="$$(PYTHON='$(PYTHON)' sh scripts/find_python.sh)" && \
+	"$$python" scripts/bootstrap.py $(if $(PYTHON),--python '$(PYTHON)') $(1)
+endef
+define heading
+@printf '\n== %s ==\n' '$(1)'
+endef
+# Extra arguments for pytest: make test PYTEST_ARGS='-k circuit'
+PYTEST_ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+test: ## Run every test that pip can provide for; lists those that need system packages
+	$(call heading,test)
+	$(call bootstrap,test)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-full: test ## The same, then the tests that need system packages (installed with apt-get)
+	$(call heading,test-full: tests that need system packages)
+	$(BIN)/python scripts/system_tests.py
+
+lint: ## Check style and formatting (ruff)
+	$(call heading,lint)
+	$(call bootstrap,lint)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: ## Check types (mypy, strict)
+	$(call heading,type)
+	$(call bootstrap,type)
+	$(BIN)/mypy
+
+format: ## Fix what ruff can fix, and format
+	$(call bootstrap,lint)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: ## Measure what a call costs (benchmarks/overhead.py)
+	$(call bootstrap,test)
+	$(BIN)/python benchmarks/overhead.py
+
+build: ## Build sdist and wheel into dist/
+	$(call bootstrap,test)
+	$(BIN)/python -m build --no-isolation
+
+clean: ## Remove .venv, build results and caches
+	rm -rf .venv .venv-unfinished build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

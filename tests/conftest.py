@@ -1,0 +1,130 @@
+"""What holds for every test: a scrubbed environment, no socket beyond this machine, system tests by request only.
+
+The environment is scrubbed while this file is imported, before any client library can read it, and never restored.
+The socket rule is an audit hook, not a patched `socket`: it holds from here to the end of the process, in threads,
+fixtures and imports alike, and a library that swallows the error is found out all the same.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+_OUTSIDE = dict(os.environ)
+SCRUBBED = ("OPENAI_", "ANTHROPIC_", "OLLAMA_HOST", "LANGSMITH_", "LANGCHAIN_")
+
+for _name in list(os.environ):
+    if _name.upper().startswith(SCRUBBED) or _name.upper().endswith("_PROXY"):
+        del os.environ[_name]
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+# House rule: a test asserts no timings, so an example may take as long as a busy machine needs.
+settings.register_profile("house", deadline=None, print_blob=True)
+settings.load_profile("house")
+
+
+class DialledOutError(ConnectionError):
+    """A test reached for an address beyond this machine."""
+
+
+_dialled: list[str] = []
+
+
+def is_local(host: object) -> bool:
+    """Whether a host, as the socket module is given it, is this machine."""
+    text = host.decode(errors="replace") if isinstance(host, bytes) else host
+    if text in (None, "", "localhost"):
+        return True
+    try:
+        return ip_address(str(text).split("%")[0]).is_loopback
+    except ValueError:
+        return False  # a name: looking it up dials out as well
+
+
+def _refuse_remote(event: str, arguments: tuple) -> None:
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        remote = isinstance(address, tuple) and not is_local(address[0])  # unix sockets have a path
+    elif event == "socket.getaddrinfo":
+        address = arguments[:2]
+        # Numbers need no resolver, and servers resolve the wildcard address in order to bind it.
+        remote = not is_local(address[0]) and address[0] not in ("0.0.0.0", "::")  # noqa: S104  # nothing is bound
+    else:
+        return
+    if remote:
+        _dialled.append(f"{event} {address}")
+        raise DialledOutError(f"tests reach nothing beyond this machine: {event} {address}")
+
+
+sys.addaudithook(_refuse_remote)
+
+
+@pytest.fixture(scope="session")
+def outside_environment() -> dict[str, str]:
+    """The environment as it was before the scrubbing, for a test that runs pip: an index may be behind a proxy."""
+    return dict(_OUTSIDE)
+
+
+@pytest.fixture
+def dialled() -> list[str]:
+    """The attempts to dial out so far. A test that makes one on purpose clears it."""
+    return _dialled
+
+
+@pytest.fixture(autouse=True)
+def _nothing_dials_out(dialled: list[str]) -> Iterator[None]:
+    """Fail the test during which something tried to dial out, even if the error was swallowed."""
+    yield
+    attempts, dialled[:] = list(dialled), []
+    assert not attempts, f"something dialled out (and may have swallowed the refusal): {attempts}"
+
+
+# ── tests that need system packages ──────────────────────────────────────────────────────────────────────────────────
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of scripts/system_tests.py."""
+    parser.addoption("--system", action="store_true", help="run the tests marked `system` instead of skipping them")
+    parser.addoption("--write-system-packages", metavar="FILE", help="write the Debian packages that the marks name")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the system tests unless they are asked for; each must name what it needs."""
+    for item in items:
+        for mark in item.iter_markers("system"):
+            if not mark.args:
+                raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.system names no Debian package")
+            if not config.getoption("--system"):
+                item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(mark.args)}"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write down what the selected tests need."""
+    if path := session.config.getoption("--write-system-packages"):
+        marks = [mark for item in session.items for mark in item.iter_markers("system")]
+        Path(path).write_text("\n".join(sorted({package for mark in marks for package in mark.args})))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """With --system, a system test that skips itself has failed: `make test-full` installs or fails."""
+    report = yield
+    if report.skipped and item.config.getoption("--system") and item.get_closest_marker("system"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although its packages are installed: {report.longrepr}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """List by name what `make test` left to `make test-full`."""
+    if config.getoption("--system"):
+        return
+    left = [report for report in terminalreporter.stats.get("skipped", []) if "system" in report.keywords]
+    if left:
+        terminalreporter.section(f"{len(left)} skipped: they need system packages, and `make test-full` runs them")
+        for report in left:
+            terminalreporter.line(f"{report.nodeid}  ({report.longrepr[2].removeprefix('Skipped: ')})")
