@@ -1,0 +1,205 @@
+"""What happened: frozen records, told to observers.
+
+Rules of this file: a record is a `NamedTuple` (frozen, and the cheapest thing Python can build on a hot path); times are seconds; no
+record holds a prompt, an answer, a credential or an exception, so an observer may write any of them anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+
+class Usage(NamedTuple):
+    """Tokens that one answer used."""
+
+    input: int = 0
+    output: int = 0
+    cached_input: int = 0
+    """The part of `input` that the provider read from its cache."""
+
+
+class Attempt(NamedTuple):
+    """One attempt at one provider, as the decision record keeps it."""
+
+    provider: str
+    kind: str
+    """"ok", or the `ErrorKind` of the failure."""
+    seconds: float
+    wait: float = 0.0
+    """Seconds waited before it: backoff, Retry-After or a rate limit."""
+    probe: bool = False
+    limit: str | None = None
+    """For a timeout: which limit fired."""
+    status: int | None = None
+
+
+class Refusal(NamedTuple):
+    """A candidate that was not tried."""
+
+    provider: str
+    reason: str
+    """"circuit_open", "half_open", "forced_open", "blocked", "auth", "rpm" … (the dimension), "concurrency", "line", "deadline", "budget";
+    "slow" and "silent": only asked later than it would have been."""
+    retry_after: float | None = None
+    """Seconds until it may be admitted; None: not by waiting."""
+
+
+class Decision(NamedTuple):
+    """Why this request went where it went."""
+
+    request_id: int
+    provider: str | None
+    """Who answered; None if nobody did."""
+    first_choice: str
+    """The first-ranked provider of this request."""
+    outcome: str
+    """"answered", "cancelled", "interrupted", or the reason that ended it ("failed", "refused", "deadline", "overloaded")."""
+    seconds: float
+    first_token: float | None
+    """Seconds to the first content of a stream; None for unstreamed answers."""
+    attempts: tuple[Attempt, ...]
+    refusals: tuple[Refusal, ...]
+    circuit: str
+    """The answering (else the last tried) provider's circuit state afterwards."""
+    fallback: bool
+    """True if somebody other than `first_choice` answered."""
+    usage: Usage | None
+    cost: float | None
+    """US dollars by the provider's `price`; None where price or usage is unknown."""
+    stream: bool
+    lane: str
+    tenant: str | None
+
+
+class Watching(NamedTuple):
+    """A model was made that uses these providers; what of it may be read at any time, for gauges."""
+
+    providers: tuple[str, ...]
+    budget: Callable[[str], float] = lambda _: 0.0
+    """The retry budget's tokens, by provider."""
+    pending: Callable[[], int | None] = lambda: None
+    """Requests of this model that wait or run; None once the model is gone."""
+
+
+class Admitted(NamedTuple):
+    """A provider granted a place to one attempt."""
+
+    provider: str
+    probe: bool
+    waited: float
+
+
+class AdmissionRefused(NamedTuple):
+    """No candidate could take the request when it was asked."""
+
+    refusals: tuple[Refusal, ...]
+
+
+class Attempted(NamedTuple):
+    """One attempt ended."""
+
+    provider: str
+    kind: str
+    """"ok", or the `ErrorKind`."""
+    seconds: float
+    first_token: float | None
+    usage: Usage | None
+    probe: bool
+
+
+class Retried(NamedTuple):
+    """The same provider is asked again."""
+
+    provider: str
+    kind: str
+    delay: float
+
+
+class FellBack(NamedTuple):
+    """Another provider is asked after a failure."""
+
+    from_provider: str
+    to_provider: str
+    kind: str
+
+
+class CircuitChanged(NamedTuple):
+    """A circuit changed state."""
+
+    provider: str
+    before: str
+    after: str
+    reason: str
+
+
+class CredentialBlocked(NamedTuple):
+    """A credential is left alone for a while: refused ("auth") or used up ("quota_exhausted"). Somebody should look at it."""
+
+    provider: str
+    reason: str
+    seconds: float
+
+
+class RateLimited(NamedTuple):
+    """A rate limit was hit: `source` is "client" (our limits) or "provider" (its 429)."""
+
+    provider: str
+    source: str
+    dimension: str
+    user_type: str = "default"
+
+
+class Hedged(NamedTuple):
+    """A second request was sent beside a slow first one."""
+
+    provider: str
+    beside: str
+
+
+class StreamInterrupted(NamedTuple):
+    """A stream broke; `shown` tells whether the caller had seen part of it."""
+
+    provider: str
+    kind: str
+    shown: bool
+
+
+class StoreDegraded(NamedTuple):
+    """The shared store can't be reached (or can again)."""
+
+    degraded: bool
+    reason: str
+
+
+class Decided(NamedTuple):
+    """A request is over."""
+
+    decision: Decision
+
+
+Event = (
+    Admitted
+    | AdmissionRefused
+    | Attempted
+    | Retried
+    | FellBack
+    | CircuitChanged
+    | CredentialBlocked
+    | RateLimited
+    | Hedged
+    | StreamInterrupted
+    | StoreDegraded
+    | Decided
+    | Watching
+)
+
+
+class Observer(Protocol):
+    """Told of every event, in the thread (or task) where it happened; must be quick and must not block.
+
+    One that raises is logged once and never breaks a call.
+    """
+
+    def __call__(self, event: Event, /) -> None:
+        """Take one event."""
