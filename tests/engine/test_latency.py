@@ -1,0 +1,524 @@
+"""Histograms, slowness with hysteresis, and silence; time is a parameter, in seconds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from langchain_resilient.engine.latency import LogHistogram, RouteLatency, Silence, Summary, Timings
+
+T0 = 1000.0
+
+
+def filled(*samples, now=T0, **settings):
+    """A histogram with these samples, all at one time."""
+    histogram = LogHistogram(**settings)
+    for value in samples:
+        histogram.add(value, now)
+    return histogram
+
+
+def near(value):
+    """Equal within the histogram's 1 %."""
+    return pytest.approx(value, rel=0.01)
+
+
+# ----------------------------------------------------------------------------------------------------------- histogram
+
+
+def test_without_samples_nothing_is_known():
+    """An empty histogram has no quantile, rather than a fast one."""
+    assert LogHistogram().quantile(0.5) is None
+    assert LogHistogram().recent(T0) == 0
+
+
+@given(st.floats(0.001, 3600.0))
+def test_a_value_is_kept_within_one_percent(value):
+    """Buckets grow by 2 %, and a quantile is the middle of one."""
+    assert filled(value).quantile(0.5) == pytest.approx(value, rel=0.01)
+
+
+def test_quantiles():
+    """Of 1, 2 … 100 s the median is 50, the p95 95 and the p99 99; 0 and 1 are the ends."""
+    histogram = filled(*range(1, 101))
+    assert [histogram.quantile(share) for share in (0.0, 0.5, 0.95, 0.99, 1.0)] == [
+        near(1), near(50), near(95), near(99), near(100),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "counted"), [(0.0, 0.001), (-1.0, 0.001), (0.0005, 0.001), (86_400.0, 3600.0)])
+def test_what_lies_beyond_the_ends_counts_as_the_end(value, counted):
+    """Nothing is lost, and memory is bounded: at most 763 buckets from a millisecond to an hour."""
+    assert filled(value).quantile(0.5) == near(counted)
+    many = filled(*[0.0005 * 1.01**step for step in range(2000)])
+    assert len(many._weights) <= 763  # ln(3.6 million) / ln 1.02 = 762.3
+
+
+def test_a_sample_weighs_half_after_a_half_life():
+    """10 slow answers a minute ago weigh 5: six fast ones now outweigh them, four don't."""
+    for fast, median in ((4, 8.0), (6, 0.5)):
+        histogram = filled(*[8.0] * 10)
+        for _ in range(fast):
+            histogram.add(0.5, T0 + 60)
+        assert histogram.quantile(0.5) == near(median)
+
+
+def test_decay_needs_no_touching():
+    """A quantile does not change while nothing comes: all weights fall together."""
+    histogram = filled(1.0, 2.0, 2.0)
+    assert histogram.quantile(0.5) == near(2.0)
+
+
+@pytest.mark.parametrize("hours", [1, 2, 24, 24 * 365])
+def test_long_times_do_not_overflow(hours):
+    """Weights grow with time and are scaled back before they overflow: after hours only the new samples count."""
+    histogram = filled(*[8.0] * 100)
+    histogram.add(0.5, T0 + hours * 3600)
+    assert histogram.quantile(0.5) == near(0.5)
+    assert histogram.quantile(0.99) == near(0.5)
+    assert max(histogram._weights.values()) <= 2.0**64
+
+
+def test_scaling_back_keeps_the_proportions():
+    """An hour and five minutes after the first sample the weights are scaled back; of the last two minutes nothing is lost."""
+    histogram = filled(9.0)
+    for _ in range(30):
+        histogram.add(4.0, T0 + 3839)  # 63.98 half-lives
+    for _ in range(10):
+        histogram.add(1.0, T0 + 3901)  # 65.02: scaled back; the 30 weigh half, 14.6 against 10
+    assert histogram.quantile(0.5) == near(4.0)
+    for _ in range(5):
+        histogram.add(1.0, T0 + 3901)
+    assert histogram.quantile(0.5) == near(1.0)
+
+
+def test_recent_counts_the_last_minute():
+    """Samples of the last 60 s count, to a sixth of that: one leaves after 50 to 60 s."""
+    histogram = filled(1.0, 1.0, now=1200.0)
+    histogram.add(1.0, 1230.0)
+    assert [histogram.recent(now) for now in (1230.0, 1259.9, 1260.0, 1289.9, 1290.0)] == [3, 3, 1, 1, 0]
+
+
+def test_recent_is_bounded():
+    """An hour of samples each second keeps six counts, and the last minute's worth is 60."""
+    histogram = LogHistogram()
+    for second in range(3600):
+        histogram.add(1.0, float(second))
+    assert len(histogram._recent) == 6
+    assert histogram.recent(3599.0) == 60
+
+
+def test_merging_is_adding():
+    """Two processes' histograms together are the histogram of all samples, recent counts included."""
+    one, two = filled(*[1.0] * 3, now=T0), filled(*[4.0] * 2, now=T0 + 30)
+    one.merge(two)
+    # at T0 + 30 the three weigh 3 · 2^(−1/2) = 2.12 against 2
+    assert one.quantile(0.5) == near(1.0)
+    one.add(4.0, T0 + 30)
+    assert one.quantile(0.5) == near(4.0)
+    assert one.recent(T0 + 30) == 6
+    assert (two.quantile(0.5), two.recent(T0 + 30)) == (near(4.0), 2)
+
+
+def test_merging_the_older_one_weighs_it_by_its_age():
+    """It does not matter which of the two is merged into the other."""
+    one, two = filled(*[1.0] * 3, now=T0 + 60), filled(*[4.0] * 5, now=T0)
+    one.merge(two)  # 3 against 5 / 2
+    assert one.quantile(0.5) == near(1.0)
+    one.merge(filled(4.0, now=T0 + 60))
+    assert one.quantile(0.5) == near(4.0)
+
+
+def test_merging_with_nothing():
+    """An empty histogram adds nothing, and takes over what it is given."""
+    one = filled(2.0)
+    one.merge(LogHistogram())
+    assert (one.quantile(0.5), one.recent(T0)) == (near(2.0), 1)
+    empty = LogHistogram()
+    empty.merge(one)
+    assert (empty.quantile(0.5), empty.recent(T0)) == (near(2.0), 1)
+
+
+@pytest.mark.parametrize("days", [1, 365])
+def test_merging_across_days_does_not_overflow(days):
+    """A process that was idle since yesterday merges with one that is not, either way round; the new samples decide."""
+    for turn in (1, -1):
+        pair = [filled(*[8.0] * 9), filled(0.5, now=T0 + days * 86_400)][::turn]
+        pair[0].merge(pair[1])
+        assert pair[0].quantile(0.5) == near(0.5)
+
+
+# ------------------------------------------------------------------------------------------------------------ slowness
+
+
+def answers(timings, seconds, count, start, every=0.1, max_latency=5.0):
+    """So many answers of one latency; returns the time after them."""
+    for number in range(count):
+        timings.add(seconds, start + number * every, max_latency)
+    return start + count * every
+
+
+def test_slow_above_max_latency_from_twenty_samples_on():
+    """19 slow answers in a minute say nothing yet; the 20th does."""
+    timings = Timings()
+    now = answers(timings, 8.0, 19, T0)
+    assert not timings.slowness.slow
+    answers(timings, 8.0, 1, now)
+    assert timings.slowness.slow
+
+
+def test_twenty_samples_within_a_minute():
+    """A slow answer each 10 s is too little to judge by: six in a minute."""
+    timings = Timings()
+    answers(timings, 8.0, 200, T0, every=10.0)
+    assert not timings.slowness.slow
+
+
+def test_a_median_below_max_latency_is_not_slow():
+    """Four of ten answers above it are not half; nor does it matter where no `max_latency` is set."""
+    timings, unset = Timings(), Timings()
+    for number in range(100):
+        timings.add(8.0 if number % 10 < 4 else 1.0, T0 + number, 5.0)
+        unset.add(8.0, T0 + number, None)
+    assert not timings.slowness.slow
+    assert not unset.slowness.slow
+
+
+def slow_with_a_backlog():
+    """2000 slow answers within a minute, judged by the last only: slow, with no answer since."""
+    timings = Timings()
+    now = answers(timings, 8.0, 2000, T0, every=0.025, max_latency=None)
+    answers(timings, 8.0, 1, now)
+    assert timings.slowness.slow
+    return timings, now
+
+
+def test_it_returns_at_four_fifths_judged_by_new_samples():
+    """Between 0.8 and 1 of `max_latency` it stays slow; below it, three answers of the new median bring it back."""
+    timings, now = slow_with_a_backlog()
+    now = answers(timings, 4.5, 500, now)
+    answers(timings, 3.0, 3, now)
+    assert timings.slowness.slow
+    other, now = slow_with_a_backlog()
+    now = answers(other, 3.0, 2, now)
+    assert other.slowness.slow
+    answers(other, 3.0, 1, now)
+    assert not other.slowness.slow
+
+
+def test_slow_answers_do_not_bring_it_back():
+    """Three answers since are not enough by themselves: their median counts."""
+    timings = Timings()
+    now = answers(timings, 8.0, 20, T0)
+    now = answers(timings, 8.0, 10, now)
+    answers(timings, 1.0, 3, now)
+    assert timings.slowness.slow
+
+
+def test_a_slow_provider_is_not_skipped_for_ever():
+    """One request in 30 s explores it: the third fast answer in a row brings it back, though never three in a minute."""
+    timings, now = slow_with_a_backlog()
+    states = []
+    for exploration in range(1, 5):
+        timings.add(0.5, now + 30 * exploration, 5.0)
+        states.append(timings.slowness.slow)
+    assert states == [True, True, False, False]
+
+
+def test_explorations_of_the_slow_hour_are_outweighed():
+    """After an hour of slow explorations the third fast one brings it back."""
+    # Each 29 s all weights fall by 2^(−29/60) = 0.715: two fast ones weigh 1.715 against 1.795, three 2.227 against 1.284.
+    timings, now = slow_with_a_backlog()
+    now = answers(timings, 8.0, 120, now + 29, every=29.0)
+    now = answers(timings, 0.5, 2, now, every=29.0)
+    assert timings.slowness.slow
+    answers(timings, 0.5, 1, now, every=29.0)
+    assert not timings.slowness.slow
+
+
+def test_fast_answers_make_nobody_slow_again():
+    """After its return, the backlog of old answers must not throw it out again while every new answer is fast."""
+    timings, now = slow_with_a_backlog()
+    now = answers(timings, 0.5, 3, now + 30, every=30.0)
+    assert not timings.slowness.slow
+    for number in range(100):
+        timings.add(0.5, now + number * 0.1, 5.0)
+        assert not timings.slowness.slow
+    assert timings.p50(now + 10) == near(8.0)
+
+
+def test_a_second_brownout_is_judged_anew():
+    """Having come back, it is slow again when it is slow again, and must earn its three new answers again."""
+    timings, now = slow_with_a_backlog()
+    now = answers(timings, 0.5, 3, now)
+    assert not timings.slowness.slow
+    now = answers(timings, 8.0, 1, now)
+    states = []
+    for _ in range(3):
+        now = answers(timings, 0.5, 1, now)
+        states.append(timings.slowness.slow)
+    assert states == [True, True, False]
+
+
+# ------------------------------------------------------------------------------------------------------------- timings
+
+
+def test_the_summary_is_at_most_a_quarter_second_old():
+    """From 21 answers on the median is worked out four times a second; before, at each answer."""
+    timings = Timings()
+    for _ in range(20):
+        timings.add(1.0, T0, None)
+        assert timings.p50(T0) == near(1.0)
+    for _ in range(50):
+        timings.add(8.0, T0, None)
+    assert timings.p50(T0 + 0.24) == near(1.0)
+    assert timings.p50(T0 + 0.25) == near(8.0)
+
+
+def test_early_answers_are_seen_at_once():
+    """The second answer moves the median in the same instant."""
+    timings = Timings()
+    timings.add(1.0, T0, None)
+    assert timings.p50(T0) == near(1.0)
+    timings.add(0.5, T0, None)
+    timings.add(0.5, T0, None)
+    assert timings.p50(T0) == near(0.5)
+
+
+@pytest.mark.parametrize(
+    ("samples", "age"),
+    [
+        ([], 6.0),  # half of the limit of 12 s
+        ([1.0] * 19, 6.0),
+        ([1.0] * 20, 3.0),  # 3 · p95
+        ([0.05] * 20, 0.5),  # never below half a second
+        ([1.0] * 18 + [2.0] * 2, 6.0),  # p95 is 2 s
+    ],
+)
+def test_when_silence_becomes_suspicious(samples, age):
+    """Older than `max(0.5 s, 3·p95)`; with under 20 samples, half of its own limit."""
+    timings = Timings()
+    for seconds in samples:
+        timings.add(seconds, T0, None)
+    assert timings.suspicious_after(T0, 12.0) == near(age)
+
+
+# ------------------------------------------------------------------------------------------------------------- silence
+
+
+def silent(*begun):
+    """Calls that began at these times and have not answered."""
+    silence = Silence()
+    for attempt, when in enumerate(begun):
+        silence.begin(attempt, when)
+    return silence
+
+
+def test_three_calls_that_stay_silent_make_it_hot():
+    """Hot when three are older than the suspicious age; two never."""
+    silence = silent(T0, T0, T0 + 0.5)
+    assert [silence.hot(T0 + age, 1.0) for age in (0.9, 1.4, 1.5, 1.51, 60.0)] == [False, False, False, True, True]
+    assert not silent(T0, T0).hot(T0 + 60, 1.0)
+    assert not silent().hot(T0, 1.0)
+
+
+@pytest.mark.parametrize(("young", "hot"), [(12, True), (13, False)])
+def test_a_fifth_of_those_in_flight(young, hot):
+    """Three suspicious calls of 15 are a fifth; of 16 they are not."""
+    silence = silent(T0, T0, T0, *[T0 + 1] * young)
+    assert silence.hot(T0 + 1.5, 1.0) is hot
+
+
+def test_it_ends_at_the_first_answer():
+    """One answer after the oldest began, and it is not hot any more."""
+    silence = silent(T0, T0, T0, T0)
+    assert silence.hot(T0 + 2, 1.0)
+    silence.end(3, T0 + 2, answered=True)
+    assert len(silence) == 3
+    assert not silence.hot(T0 + 3, 1.0)
+
+
+def test_an_answer_before_the_oldest_began_says_nothing():
+    """The provider that answered a second before it fell silent is hot all the same."""
+    silence = silent(T0)
+    silence.end(0, T0 + 1, answered=True)
+    for attempt in (1, 2, 3):
+        silence.begin(attempt, T0 + 2)
+    assert silence.oldest == T0 + 2
+    assert silence.hot(T0 + 3.1, 1.0)
+
+
+def test_a_call_that_failed_or_was_cancelled_is_no_answer():
+    """Its end takes it out of the count, and proves nothing: the other three are still silent."""
+    silence = silent(T0, T0, T0, T0)
+    silence.end(0, T0 + 2, answered=False)
+    assert silence.hot(T0 + 2, 1.0)
+    silence.end(1, T0 + 2, answered=False)
+    assert not silence.hot(T0 + 2, 1.0)
+    assert len(silence) == 2
+
+
+def test_ending_twice_or_unknown_is_harmless():
+    """A stream's two reports, or one of a call that was forgotten, don't disturb the count."""
+    silence = silent(T0, T0, T0)
+    for attempt in (99, 0, 0):
+        silence.end(attempt, T0, answered=False)
+    assert len(silence) == 2
+
+
+def test_calls_that_are_lost_do_not_make_it_hot_for_ever():
+    """Three calls that never report are forgotten after an hour, one with each call that begins."""
+    silence = silent(T0, T0, T0)
+    assert silence.hot(T0 + 10, 5.0)
+    later = T0 + 3601
+    for attempt in (10, 11, 12):
+        silence.begin(attempt, later)
+    assert len(silence) == 3
+    assert not silence.hot(later + 1, 5.0)
+    assert silence.hot(later + 6, 5.0)
+
+
+def test_nobody_is_forgotten_before_an_hour():
+    """A call of an hour is still in flight."""
+    silence = silent(T0)
+    silence.begin(1, T0 + 3600)
+    assert len(silence) == 2
+
+
+def silent_route(calls, streams, seconds):
+    """A route whose calls (and first tokens) took so long, twenty of each, with some of each in flight since `T0`."""
+    route = RouteLatency()
+    for stream, number in ((False, calls), (True, streams)):
+        for _ in range(20):
+            route.timings(stream=stream).add(seconds, T0, None)
+        for attempt in range(number):
+            route.silence(stream=stream).begin(attempt, T0)
+    return route
+
+
+@pytest.mark.parametrize(("calls", "streams", "hot"), [(3, 0, True), (0, 3, True), (2, 2, False), (0, 0, False)])
+def test_a_route_is_hot_by_its_calls_or_its_streams(calls, streams, hot):
+    """Each kind is judged by its own, at 3 · p95 = 3 s; two of one and two of the other are not three."""
+    route = silent_route(calls, streams, 1.0)
+    assert route.in_flight == calls + streams
+    assert route.hot(T0 + 3.1, call_limit=60.0, first_token_limit=12.0) is hot
+    assert not route.hot(T0 + 2.9, call_limit=60.0, first_token_limit=12.0)
+
+
+def test_before_twenty_answers_each_kind_has_half_of_its_own_limit():
+    """A call is suspicious after 30 s, a stream after 6."""
+    route = RouteLatency()
+    for attempt in range(3):
+        route.silence(stream=False).begin(attempt, T0)
+    times = (5.0, 7.0, 29.0, 31.0)
+    assert [route.hot(T0 + age, call_limit=60.0, first_token_limit=12.0) for age in times] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    for attempt in range(3):
+        route.silence(stream=True).begin(attempt, T0)
+    assert [route.hot(T0 + age, call_limit=60.0, first_token_limit=12.0) for age in times] == [False, True, True, True]
+
+
+# -------------------------------------------------------------------------------------------------------------- route
+
+
+def test_streams_and_calls_have_timings_of_their_own():
+    """A total is no first token."""
+    route = RouteLatency()
+    route.timings(stream=True).add(0.3, T0, None)
+    assert route.timings(stream=True) is route.streams
+    assert route.timings(stream=False) is route.calls
+    assert route.calls.p50(T0) is None
+
+
+def test_a_long_call_does_not_hide_a_black_hole():
+    """A call that takes minutes, begun before the last answer, says nothing: the three begun after it do."""
+    silence = Silence()
+    silence.begin(1, T0)
+    silence.begin(2, T0 + 10)
+    silence.end(2, T0 + 11, answered=True)
+    for attempt in (3, 4, 5):
+        silence.begin(attempt, T0 + 12)
+    assert not silence.hot(T0 + 12.9, 1.0)
+    assert silence.hot(T0 + 13.1, 1.0)
+
+
+def test_calls_that_are_lost_are_no_sign():
+    """Three calls whose callers are gone without a word make nobody hot once their limit and 30 s are over."""
+    route = RouteLatency()
+    for attempt in (1, 2, 3):
+        route.silent_calls.begin(attempt, T0)
+    assert [route.hot(T0 + age, call_limit=60.0, first_token_limit=12.0) for age in (31.0, 90.0, 90.1)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_fifth_of_the_calls_in_flight_must_be_silent():
+    """Of 35 calls in flight 7 are a fifth: six old ones are not enough, seven are."""
+    silence = Silence()
+    for attempt in range(35):
+        silence.begin(attempt, T0 if attempt < 6 else T0 + (1 if attempt == 6 else 5))
+    assert not silence.hot(T0 + 5.5, 5.0)
+    assert silence.hot(T0 + 6.1, 5.0)
+
+
+def test_summaries_are_walked_anew_every_quarter_of_a_second():
+    """After the first 20 samples a quantile is at most 0.25 s old; before, each sample is seen at once."""
+    summary = Summary(LogHistogram())
+    for _ in range(20):
+        summary.add(1.0, T0)
+        assert summary.quantile(0.5, T0) == near(1.0)
+    for _ in range(30):
+        summary.add(4.0, T0)
+    assert summary.quantile(0.5, T0 + 0.24) == near(1.0)
+    assert summary.quantile(0.5, T0 + 0.25) == near(4.0)
+
+
+def test_expected_output():
+    """1024 tokens before any answer; then what nine of ten stay below."""
+    route = RouteLatency()
+    assert route.expected_output(T0) == 1024
+    for tokens in range(10, 110, 10):
+        route.output.add(tokens, T0)
+    assert route.expected_output(T0) in {90, 91}  # 90, in a bucket of 2 %
+
+
+def test_prediction():
+    """First token plus n̂ tokens at the pace between tokens: 0.5 + 100 · 0.02 = 2.5 s, or 0.5 + 10 · 0.02 where 10 are allowed."""
+    route = RouteLatency()
+    assert route.predicted(T0, stream=True, max_output=None) is None
+    route.streams.add(0.5, T0, None)
+    assert route.predicted(T0, stream=True, max_output=None) == near(0.5)
+    route.inter_token.add(0.02, T0)
+    assert route.predicted(T0, stream=True, max_output=None) == near(0.5 + 1024 * 0.02)
+    route.output.add(100, T0)
+    for stream in (True, False):
+        assert route.predicted(T0, stream=stream, max_output=None) == pytest.approx(2.5, rel=0.02)
+        assert route.predicted(T0, stream=stream, max_output=10) == near(0.7)
+        assert route.predicted(T0, stream=stream, max_output=500) == pytest.approx(2.5, rel=0.02)
+
+
+def test_prediction_without_streams():
+    """Where only unstreamed answers are known, their median is the prediction, and a stream's is unknown."""
+    route = RouteLatency()
+    route.calls.add(3.0, T0, None)
+    assert route.predicted(T0, stream=False, max_output=None) == near(3.0)
+    assert route.predicted(T0, stream=True, max_output=None) is None
+
+
+def test_prediction_by_first_token_alone():
+    """Where only first tokens are known, they are a lower bound for an unstreamed call."""
+    route = RouteLatency()
+    route.streams.add(0.5, T0, None)
+    assert route.predicted(T0, stream=False, max_output=None) == near(0.5)
+
+
+def test_token_paces_below_a_millisecond_are_told_apart():
+    """A fast provider sends thousands of tokens a second: 0.05 ms is not 1 ms."""
+    route = RouteLatency()
+    route.inter_token.add(0.00005, T0)
+    assert route.inter_token.quantile(0.5, T0) == near(0.00005)

@@ -1,0 +1,185 @@
+"""In which order the providers are asked; randomness is a parameter."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+
+from langchain_resilient.engine.routing import CALM, ROUTINGS, Standing, View, rank
+
+PLAIN = [Standing(priority, 1.0, 0.0) for priority in range(5)]
+
+
+def never():
+    """Random numbers that nobody may ask for."""
+    raise AssertionError("this mode needs no randomness here")
+
+
+def order(views, routing="priority", standings=PLAIN, rand=never, last=None):
+    """The order for as many candidates as there are views."""
+    return rank(standings[: len(views)], views, routing, rand, last).order
+
+
+def taking(*numbers):
+    """Random numbers, given out in turn."""
+    return iter(numbers).__next__
+
+
+def predicted(*seconds, **rest):
+    """Views that differ in their prediction."""
+    return [View(predicted=value, **rest) for value in seconds]
+
+
+def test_the_modes():
+    """The words of DESIGN §5."""
+    assert ROUTINGS == ("priority", "latency", "cost", "weighted")
+
+
+def test_priority_keeps_the_order():
+    """In "priority" the healthy are asked as given, whatever their speed."""
+    assert order(predicted(9.0, 1.0, None)) == (0, 1, 2)
+
+
+@pytest.mark.parametrize("routing", ROUTINGS)
+@pytest.mark.parametrize("bad", [View(hot=True), View(slow=True), View(available=False)])
+def test_the_unwell_come_last_in_every_mode(routing, bad):
+    """A hot, slow, open or blocked one is asked after the healthy, and is never left out."""
+    assert order([bad, CALM, CALM], routing, rand=taking(0.9, 0.5, 0.4)) == (1, 2, 0)
+
+
+def test_three_tiers():
+    """Healthy, then slow or hot (in their order), then what the store will refuse, even if that is slow too."""
+    views = [View(available=False), View(hot=True), CALM, View(slow=True), View(available=False, slow=True)]
+    assert order(views) == (2, 1, 3, 0, 4)
+
+
+def test_if_all_are_unwell_all_are_asked():
+    """An order is never a refusal."""
+    assert order([View(available=False)] * 3) == (0, 1, 2)
+    assert order([View(hot=True)]) == (0,)
+
+
+@pytest.mark.parametrize(("routing", "preferred"), [("priority", 0), ("cost", 1)])
+def test_a_fallback_is_a_fallback_from_the_one_preferred(routing, preferred):
+    """`preferred` is the one that would be first if all were well."""
+    standings = [Standing(0, 1.0, 0.03), Standing(1, 1.0, 0.01), Standing(2, 1.0, 0.02)]
+    views = [View(available=False), View(hot=True), CALM]
+    ranking = rank(standings, views, routing, never)
+    assert (ranking.preferred, ranking.order[0]) == (preferred, 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------- cost
+
+
+def test_the_cheapest_that_is_fast_enough():
+    """In "cost" the cheapest comes first, unless it is too slow; equals keep their order."""
+    standings = [Standing(0, 1.0, 0.03), Standing(1, 1.0, 0.01), Standing(2, 1.0, 0.03), Standing(3, 1.0, 0.0)]
+    assert order([CALM] * 4, "cost", standings) == (3, 1, 0, 2)
+    assert order([CALM, CALM, CALM, View(slow=True)], "cost", standings) == (1, 0, 2, 3)
+
+
+# ------------------------------------------------------------------------------------------------------------- latency
+
+
+def test_the_fastest_first_by_predicted_latency():
+    """Up to three candidates are asked by predicted latency; the p50 alone decides nothing."""
+    views = [View(predicted=3.0, p50=0.1), View(predicted=1.0, p50=0.9), View(predicted=2.0, p50=0.5)]
+    assert order(views, "latency") == (1, 2, 0)
+
+
+def test_load_counts():
+    """Latency times (1 + load): 1.0 s at half load is 1.5, more than 1.4 s idle."""
+    assert order([View(predicted=1.0, load=0.5), View(predicted=1.4)], "latency") == (1, 0)
+
+
+def test_one_that_never_answered_is_tried():
+    """Unknown is taken for instant, so that it becomes known."""
+    assert order(predicted(1.0, None), "latency") == (1, 0)
+
+
+@pytest.mark.parametrize(("other", "first"), [(0.95, 0), (0.901, 0), (0.9, 1), (0.5, 1), (1.5, 0)])
+def test_hysteresis(other, first):
+    """The last choice (1.0 s) is left only for one that is 10 % better."""
+    assert order(predicted(1.0, other), "latency", last=0)[0] == first
+
+
+def test_the_last_choice_is_kept_before_all_others():
+    """The rest follow by latency."""
+    assert order(predicted(0.97, 1.0, 0.95), "latency", last=1) == (1, 2, 0)
+
+
+@pytest.mark.parametrize("unwell", [View(predicted=1.0, hot=True), View(predicted=1.0, available=False)])
+def test_an_unwell_last_choice_is_left(unwell):
+    """Hysteresis holds among the healthy only."""
+    assert order([unwell, View(predicted=1.05)], "latency", last=0) == (1, 0)
+    assert rank(PLAIN[:2], [unwell, View(predicted=0.99)], "latency", never, 0).preferred == 1
+
+
+def test_a_last_choice_that_is_gone():
+    """None or an index of no candidate changes nothing."""
+    assert order(predicted(2.0, 1.0), "latency", last=None) == (1, 0)
+    assert order(predicted(2.0, 1.0), "latency", last=7) == (1, 0)
+
+
+def test_power_of_two_choices_from_four_on():
+    """The better of two random ones comes first, the rest by latency: of by-speed places 3 and 1 it is place 1."""
+    views = predicted(4.0, 3.0, 2.0, 1.0)  # by speed: 3, 2, 1, 0
+    # 0.8 · 4 = place 3 (candidate 0); 0.5 · 3 = place 1 (candidate 2)
+    assert order(views, "latency", rand=taking(0.8, 0.5)) == (2, 3, 1, 0)
+    # 0.0 · 4 = place 0 (candidate 3), the fastest
+    assert order(views, "latency", rand=taking(0.0, 0.9)) == (3, 2, 1, 0)
+
+
+def test_the_two_are_never_the_same():
+    """All 4 · 3 draws make each pair twice: the fastest wins 6 of 12, then 4, then 2, and the slowest none."""
+    views = predicted(1.0, 2.0, 3.0, 4.0)
+    draws = product([0.1, 0.3, 0.6, 0.9], [0.1, 0.5, 0.9])
+    firsts = Counter(order(views, "latency", rand=taking(*pair))[0] for pair in draws)
+    assert firsts == {0: 6, 1: 4, 2: 2}
+
+
+def test_nobody_herds_on_the_single_fastest():
+    """From four on, one that is fastest by a hair gets half of the requests, not all of them; last time plays no part."""
+    views = predicted(1.0, 1.001, 1.002, 1.003)
+    grid = [number / 16 + 0.01 for number in range(16)]
+    firsts = Counter(order(views, "latency", rand=taking(*pair), last=0)[0] for pair in product(grid, grid))
+    assert firsts[0] / 256 == pytest.approx(0.5, abs=0.05)
+    assert firsts[1] / 256 == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_two_choices_are_made_among_the_healthy():
+    """Three healthy of five: no draw, and hysteresis holds; four of five: the sick one is never drawn first."""
+    assert order([*predicted(1.0, 2.0, 3.0), *predicted(0.1, 0.2, hot=True)], "latency", last=0) == (0, 1, 2, 3, 4)
+    views = [View(predicted=0.1, hot=True), *predicted(1.0, 2.0, 3.0, 4.0)]
+    for pair in product([0.0, 0.3, 0.6, 0.99], [0.0, 0.5, 0.99]):
+        assert order(views, "latency", rand=taking(*pair))[-1] == 0
+
+
+def test_load_decides_between_the_two():
+    """The faster one at full load loses against a slower idle one."""
+    views = [View(predicted=1.0, load=1.0), View(predicted=1.5), *predicted(9.0, 9.0)]
+    # by score: 1 (1.5), 0 (2.0), 2, 3; places 0 and 1
+    assert order(views, "latency", rand=taking(0.0, 0.0))[0] == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ weighted
+
+
+def test_weights_are_shares():
+    """A weight of three against one is first three times in four: P(u^(1/3) > v) = 3/4, on a grid of 100 by 100."""
+    standings = [Standing(0, 3.0, 0.0), Standing(1, 1.0, 0.0)]
+    grid = [(number + 0.5) / 100 for number in range(100)]
+    firsts = Counter(order([CALM] * 2, "weighted", standings, taking(*pair))[0] for pair in product(grid, grid))
+    assert firsts[0] / 10_000 == pytest.approx(0.75, abs=0.005)
+
+
+def test_all_candidates_are_drawn():
+    """Keys 0.5^(1/1), 0.5^(1/2), 0.9^(1/1) = 0.5, 0.707, 0.9: the largest first."""
+    standings = [Standing(0, 1.0, 0.0), Standing(1, 2.0, 0.0), Standing(2, 1.0, 0.0)]
+    assert order([CALM] * 3, "weighted", standings, taking(0.5, 0.5, 0.9)) == (2, 1, 0)
+
+
+def test_a_weight_of_nothing_is_a_reserve():
+    """Weight 0 is asked only after all others, even if those drew 0."""
+    standings = [Standing(0, 0.0, 0.0), Standing(1, 1.0, 0.0)]
+    assert order([CALM] * 2, "weighted", standings, taking(0.0)) == (1, 0)
