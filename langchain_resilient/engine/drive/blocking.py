@@ -1,0 +1,255 @@
+"""The sync driver."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+from langchain_resilient.engine.classify import ErrorKind
+from langchain_resilient.engine.drive.common import AT_STORE, LEASE, RENEW_EVERY, Gone, keep_lease, listen, not_known
+from langchain_resilient.engine.drive.threads import THREADS, PumpedStream, Running
+from langchain_resilient.engine.effects import (
+    Abandon,
+    Answered,
+    Call,
+    Detach,
+    Effect,
+    End,
+    Failed,
+    Plan,
+    Pull,
+    Race,
+    Raced,
+    Report,
+    Settle,
+    Show,
+    Sleep,
+    Store,
+    Ticket,
+    Upstream,
+)
+from langchain_resilient.engine.errors import AttemptTimeoutError, LocalFaultError
+from langchain_resilient.engine.policy import Clock
+
+
+def stream(plan: Plan, hands: Hands) -> Generator[Any, None, Any]:
+    """Perform a plan in this thread; yields what it shows, returns what it returns."""
+    reply: Any = None
+    error: BaseException | None = None
+    held = _Held()
+    while True:
+        try:
+            effect = plan.send(reply) if error is None else plan.throw(error)
+        except StopIteration as done:
+            return done.value
+        except Gone:
+            held.let_go(hands.store)
+            return None
+        reply = error = None
+        try:
+            if isinstance(effect, Show):
+                yield effect.chunk
+            else:
+                at_store = AT_STORE.get(type(effect))
+                reply = hands.perform(effect) if at_store is None else at_store(hands.store, effect)
+                held.note(effect, reply)
+        except GeneratorExit:
+            error = Gone()
+        except BaseException as raised:  # noqa: BLE001  # the plan decides what it means
+            error = raised
+
+
+class _Held:
+    """What a plan holds: the garbage collector may close it before its driver, and then only the driver can give that back."""
+
+    __slots__ = ("_streams", "_tickets")
+
+    def __init__(self) -> None:
+        self._tickets: dict[int, Ticket] = {}
+        self._streams: list[PumpedStream] = []
+
+    def note(self, effect: Effect, reply: Any) -> None:
+        """Keep account of one effect."""
+        if isinstance(reply, Ticket):
+            self._tickets[reply.attempt] = reply
+        elif isinstance(effect, Settle):
+            self._tickets.pop(effect.ticket.attempt, None)
+        elif isinstance(reply, Answered):
+            self._streams.append(reply.value)
+        elif isinstance(reply, Raced):
+            self._streams += [fate.value for fate in reply.fates if isinstance(fate, Answered)]
+
+    def let_go(self, store: Store) -> None:
+        """Give back what is left; it has been given back already if the plan was there to do it."""
+        for ticket in self._tickets.values():
+            store.settle(ticket, Report(ErrorKind.CANCELLED))
+        for opened in self._streams:
+            opened.close()
+
+
+def run(plan: Plan, hands: Hands) -> Any:
+    """Perform a plan that shows nothing, in this thread."""
+    reply: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            effect = plan.send(reply) if error is None else plan.throw(error)
+        except StopIteration as done:
+            return done.value
+        reply = error = None
+        try:
+            at_store = AT_STORE.get(type(effect))
+            reply = hands.perform(effect) if at_store is None else at_store(hands.store, effect)
+        except BaseException as raised:  # noqa: BLE001  # the plan decides what it means
+            error = raised
+
+
+class Hands:
+    """Performs effects in the caller's thread."""
+
+    __slots__ = ("clock", "store", "upstream")
+
+    def __init__(self, store: Store, upstream: Upstream, clock: Clock) -> None:
+        self.store = store
+        self.upstream = upstream
+        self.clock = clock
+
+    def perform(self, effect: Effect) -> Any:
+        """Do what one effect says."""
+        if isinstance(effect, Call):
+            return self._call(effect)
+        if isinstance(effect, Pull):
+            return self._pull(effect)
+        if isinstance(effect, Sleep):
+            self._sleep(effect)
+            return None
+        if isinstance(effect, Race):
+            return self._race(effect)
+        if isinstance(effect, Detach):
+            self._follow(effect)
+            return None
+        if isinstance(effect, Abandon):
+            effect.running.abandon() if isinstance(effect.running, Running) else effect.running.close()
+            return None
+        raise not_known(effect)
+
+    def _sleep(self, effect: Sleep) -> None:
+        if effect.place is None:
+            self.clock.sleep(effect.seconds)
+            return
+        event = threading.Event()
+        listen(effect.place, event.set)
+        self.clock.sleep(effect.seconds, event)
+
+    def _call(self, call: Call) -> Answered | Failed:
+        target = call.ticket.target
+        if not call.ticket.stream and self.upstream.keeps_time(target, call.limit):
+            if call.ticket.leased:
+                self.store.renew(call.ticket, call.limit + LEASE)
+            return self._attempt(call)
+        running = self._begin(call)
+        try:
+            fate = self._await(running)
+        except BaseException:
+            running.abandon()
+            raise
+        if running.raised is not None:
+            raise running.raised
+        return fate
+
+    def _begin(self, call: Call, done: Callable[[Running], None] | None = None) -> Running:
+        running = Running(call, self._attempt, self.clock.now() + call.limit, done)
+        running.begin()
+        return running
+
+    def _await(self, running: Running) -> Answered | Failed:
+        while running.fate is None and (left := running.until - self.clock.now()) > 0:
+            if not running.finished.wait(min(left, RENEW_EVERY)):
+                self._renew(running)
+        return running.fate or self._out_of_time(running)
+
+    def _renew(self, running: Running) -> None:
+        if running.call.ticket.leased:
+            self.store.renew(running.call.ticket, LEASE)
+
+    @staticmethod
+    def _out_of_time(running: Running) -> Failed:
+        running.abandon()
+        call = running.call
+        return Failed(AttemptTimeoutError(call.limited_by, call.limit), call.limit)
+
+    def _follow(self, effect: Detach) -> None:
+        """Let a losing probe run on to its answer or its limit, with its lease renewed."""
+        running: Running = effect.running
+
+        def to_its_end() -> None:
+            run(effect.then(self._await(running)), self)
+
+        try:
+            THREADS.start(to_its_end, running.call.ticket.target.route)
+        except LocalFaultError:  # too many hang already: then without a limit, and its lease lapses
+            running.afterwards(lambda fate: run(effect.then(fate), self))
+
+    def _attempt(self, call: Call) -> Answered | Failed:
+        """One attempt, in this thread, for as long as it takes."""
+        began = self.clock.now()
+        try:
+            target = call.ticket.target
+            value = self._open(target) if call.ticket.stream else self.upstream.call(target)
+        except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
+            return Failed(error, self.clock.now() - began)
+        seconds = self.clock.now() - began
+        return Failed(value.error, seconds) if isinstance(value, Failed) else Answered(value, seconds)
+
+    def _open(self, target: Any) -> PumpedStream | Failed:
+        opened = PumpedStream(self.upstream.stream(target), target.route)
+        opened.begin()
+        while True:
+            item = opened.pull(None)  # the limit is kept by whoever waits for this thread
+            if isinstance(item, Failed):
+                return item
+            if isinstance(item, End):
+                return opened
+            opened.head.append(item)
+            if self.upstream.has_content(item):
+                return opened
+
+    def _pull(self, effect: Pull) -> Any:
+        keep_lease(self.store, self.clock, effect.stream, effect)
+        try:
+            return effect.stream.pull(effect.limit)
+        except queue.Empty:
+            return Failed(AttemptTimeoutError("idle", effect.limit), effect.limit)
+
+    def _race(self, race: Race) -> Raced:
+        ends: queue.SimpleQueue[Running] = queue.SimpleQueue()
+        runners = [self._begin(call, ends.put) for call in race.calls]
+        # What ends after its limit has failed already, and its stream is closed: only the first fate counts.
+        fates: dict[Running, Answered | Failed] = {runner: runner.fate for runner in runners if runner.fate is not None}
+        try:
+            while len(fates) < len(runners) and not any(isinstance(fate, Answered) for fate in fates.values()):
+                ended, fate = self._next_end(ends, [runner for runner in runners if runner not in fates])
+                if ended not in fates and ended.raised is not None:
+                    raise ended.raised
+                fates.setdefault(ended, fate)
+        except BaseException:
+            for runner in runners:
+                runner.abandon()
+            raise
+        running = next((runner for runner in runners if runner not in fates), None)
+        return Raced(tuple([fates.get(runner) for runner in runners]), running)
+
+    def _next_end(self, ends: queue.SimpleQueue[Running], waiting: list[Running]) -> tuple[Running, Answered | Failed]:
+        """Whoever answers, fails or is out of time next."""
+        soonest = min(waiting, key=lambda running: running.until)
+        while (left := soonest.until - self.clock.now()) > 0:
+            try:
+                ended = ends.get(timeout=min(left, RENEW_EVERY))
+            except queue.Empty:
+                for running in waiting:
+                    self._renew(running)
+            else:
+                return ended, ended.fate or self._out_of_time(ended)
+        return soonest, soonest.fate or self._out_of_time(soonest)

@@ -1,0 +1,224 @@
+"""Threads for what would block: a sync call that may outlive its limit, and a sync stream.
+
+Rules of this file: a thread can't be interrupted, so nobody waits for one without a limit; one that outlives its limit is abandoned, what it
+still brings is closed, and at most 64 may wait for one provider before attempts at it fail as `local` instead.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from langchain_resilient.engine.drive.common import OpenStream
+from langchain_resilient.engine.effects import Answered, Call, End, Failed
+from langchain_resilient.engine.errors import LocalFaultError
+
+MOST_ABANDONED = 64
+READ_AHEAD = 64
+"""Chunks that a stream's thread may be ahead of its reader."""
+
+
+Work = Callable[[], "Callable[[], object] | None"]
+"""What a thread does; returns what is to be told when it is done."""
+
+
+class Threads:
+    """Daemon threads, kept for the next call: `concurrent.futures` would wait for a hanging one at interpreter exit."""
+
+    def __init__(self) -> None:
+        self._abandoned: Counter[str] = Counter()
+        self._idle: list[queue.SimpleQueue[Work]] = []
+        self._lock = threading.Lock()
+
+    def abandoned(self, route: str) -> int:
+        """Threads that still wait for this provider, though nobody waits for them."""
+        return self._abandoned[route]
+
+    def count(self, route: str, change: int) -> None:
+        """One more, or one fewer, is abandoned."""
+        with self._lock:
+            self._abandoned[route] += change
+
+    def forked(self) -> None:
+        """In a new child process: the threads are the parent's."""
+        self.__init__()  # type: ignore[misc]  # everything anew is what is meant
+
+    def start(self, work: Work, route: str = "") -> None:
+        """Do it in a thread, in a copy of this one's context; raises `LocalFaultError` if too many wait for that provider already."""
+        if self._abandoned[route] >= MOST_ABANDONED:
+            msg = f"{self._abandoned[route]} abandoned threads still wait for this provider, which never answered"
+            raise LocalFaultError(msg)
+        context = contextvars.copy_context()
+        try:
+            inbox = self._idle.pop()
+        except IndexError:
+            inbox = queue.SimpleQueue()
+            self._spawn(inbox)
+        inbox.put(lambda: context.run(work))
+
+    def _spawn(self, inbox: queue.SimpleQueue[Work]) -> None:
+        try:
+            threading.Thread(target=self._serve, args=(inbox,), name="langchain-resilient", daemon=True).start()
+        except RuntimeError as error:
+            msg = "this process can start no more threads"
+            raise LocalFaultError(msg) from error
+
+    def _serve(self, inbox: queue.SimpleQueue[Work]) -> None:
+        while True:
+            tell = inbox.get()()
+            # Free before anybody is told: whoever waited asks for the next thread at once, and should find this one.
+            self._idle.append(inbox)
+            if tell is not None:
+                tell()
+
+
+THREADS = Threads()
+os.register_at_fork(after_in_child=THREADS.forked)
+
+
+class Running:
+    """A call in a thread of its own.
+
+    Args:
+        call: The call.
+        attempt: Makes it.
+        until: When its limit is over.
+        done: Told when it has ended.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        attempt: Callable[[Call], Answered | Failed],
+        until: float,
+        done: Callable[[Running], None] | None = None,
+    ) -> None:
+        self.call = call
+        self.until = until
+        self.fate: Answered | Failed | None = None
+        self.raised: BaseException | None = None
+        """What is no provider's failure (SystemExit, say): for whoever waits, as a thread has nobody to raise it to."""
+        self.then: Callable[[Answered | Failed], None] | None = None
+        self.finished = threading.Event()
+        self._attempt = attempt
+        self._done = done
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Start; one that can't, as too many threads are abandoned already, has failed."""
+        try:
+            THREADS.start(self._work, self.call.ticket.target.route)
+        except LocalFaultError as error:
+            self.fate = Failed(error, 0.0)
+            self.finished.set()
+
+    def _work(self) -> Callable[[], None]:
+        try:
+            fate = self._attempt(self.call)
+        except BaseException as error:  # noqa: BLE001  # see `raised`
+            self.raised = error
+            fate = Failed(LocalFaultError("the call's thread was interrupted"), 0.0)
+        return lambda: self._tell(fate)
+
+    def _tell(self, fate: Answered | Failed) -> None:
+        with self._lock:
+            self.fate = fate
+            self.finished.set()
+            then = self.then
+        if self._done is not None:
+            self._done(self)
+        if then is not None:
+            then(fate)
+
+    def afterwards(self, then: Callable[[Answered | Failed], None]) -> None:
+        """Do `then` with its fate once it is known, in its thread (now, if it is)."""
+        with self._lock:
+            fate = self.fate
+            self.then = then
+        if fate is not None:
+            then(fate)
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: whatever it still brings is closed."""
+        route = self.call.ticket.target.route
+        THREADS.count(route, 1)
+
+        def close(fate: Answered | Failed) -> None:
+            THREADS.count(route, -1)
+            if isinstance(fate, Answered) and isinstance(fate.value, PumpedStream):
+                fate.value.close()
+
+        self.afterwards(close)
+
+
+class _Raised(NamedTuple):
+    """What ended a stream's thread and is no provider's failure: raised again by whoever reads the stream."""
+
+    error: BaseException
+
+
+class PumpedStream(OpenStream):
+    """A provider's sync stream, read by a thread so that waiting for it can end.
+
+    Args:
+        chunks: The stream.
+        route: Whose it is: its thread counts as waiting for it.
+    """
+
+    def __init__(self, chunks: Iterator[Any], route: str) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._route = route
+        self._queue: queue.Queue[Any] = queue.Queue(READ_AHEAD)
+        self._closed = False
+        self._ended = False
+        self._lock = threading.Lock()
+
+    def begin(self) -> None:
+        """Start reading; raises `LocalFaultError` if too many threads wait for that provider already."""
+        THREADS.start(self._pump, self._route)
+
+    def _pump(self) -> None:
+        """Read on until the end, in a thread."""
+        try:
+            for chunk in self._chunks:
+                self._queue.put(chunk)
+                if self._closed:
+                    break
+        except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
+            self._queue.put(Failed(error, 0.0))
+        except BaseException as error:  # noqa: BLE001  # see `_Raised`
+            self._queue.put(_Raised(error))
+        else:
+            self._queue.put(End())
+        finally:
+            close = getattr(self._chunks, "close", None)
+            if close is not None:
+                close()
+            with self._lock:
+                self._ended = True
+                THREADS.count(self._route, -self._closed)
+
+    def pull(self, limit: float | None) -> Any:
+        """The next chunk, `Failed` or `End`; raises `queue.Empty` after `limit` seconds (None: waits for ever)."""
+        item = self._queue.get(timeout=None if limit is None else max(limit, 0.0))
+        if isinstance(item, _Raised):
+            raise item.error
+        self.exhausted = isinstance(item, End | Failed)
+        return item
+
+    def close(self) -> None:
+        """Stop reading as soon as the thread notices; until then it counts as abandoned."""
+        with self._lock:
+            THREADS.count(self._route, not (self._closed or self._ended))
+            self._closed = self._closed or not self._ended
+        while True:
+            try:
+                self._queue.get_nowait()
+            except queue.Empty:
+                return

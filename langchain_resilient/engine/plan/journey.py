@@ -1,0 +1,306 @@
+"""What one request has been through so far, and what that amounts to: its decision record, or its error.
+
+Rules of this file: one mutable object per request, seen by its plan alone; it reads the policy's clock, asks for nothing and decides
+nothing about where to go.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from langchain_resilient.engine.circuit import Phase
+from langchain_resilient.engine.classify import ErrorKind, Failure, classify
+from langchain_resilient.engine.effects import Call, Place, Request, Settled, Ticket
+from langchain_resilient.engine.errors import (
+    AllProvidersFailedError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    RateLimitedError,
+    RefusedError,
+)
+from langchain_resilient.engine.events import Attempt, Attempted, Decided, Decision, Refusal, Usage
+from langchain_resilient.engine.plan.course import CALLERS_OWN
+from langchain_resilient.engine.policy import Policy, Target
+from langchain_resilient.engine.routing import View
+
+LOGGER = logging.getLogger("langchain_resilient")
+CIRCUIT_REASONS = {
+    "circuit_open": "its circuit is open",
+    "half_open": "its circuit is half-open, and its probes are taken",
+    "forced_open": "its circuit is forced open",
+    "auth": "its credential was refused",
+}
+EXPLAINED = frozenset({*CIRCUIT_REASONS, "blocked", "quota_exhausted"})
+"""Refusals that an earlier error of the provider explains."""
+PROVIDERS_OWN = frozenset({
+    ErrorKind.OVERLOADED, ErrorKind.SERVER_ERROR, ErrorKind.TIMEOUT, ErrorKind.STREAM_INTERRUPTED, ErrorKind.RATE_LIMITED,
+    ErrorKind.QUOTA_EXHAUSTED, ErrorKind.AUTH, ErrorKind.PERMISSION,
+})  # fmt: skip
+"""Errors that say something of the provider, and nothing of what the caller asked."""
+PASSED_OVER = frozenset({"slow", "silent"})
+"""Reasons for which a provider is asked later than it would be."""
+UNSAMPLED_NEED = 1.0
+"""Seconds that must be left for a further attempt at a provider that nobody has seen answer yet."""
+
+
+class Lapse:
+    """How the last attempt at one target ended."""
+
+    __slots__ = ("_faults", "_tries", "affords", "blocked", "failure")
+
+    def __init__(self) -> None:
+        self._faults = 0
+        self._tries = 0
+        self.failure = Failure(ErrorKind.UNKNOWN)
+        self.blocked = 0.0
+        self.affords = True
+        """Whether the target's retry budget has room for an extra call."""
+
+    @property
+    def tries(self) -> int:
+        """Attempts that count against the last failure's kind: a fault of our own takes no try from the provider."""
+        return self._faults if self.failure.kind is ErrorKind.LOCAL else self._tries
+
+    def count(self, failure: Failure) -> None:
+        """Remember one more failure."""
+        self.failure = failure
+        if failure.kind is ErrorKind.LOCAL:
+            self._faults += 1
+        else:
+            self._tries += 1
+
+
+class Journey:
+    """One request's way."""
+
+    place: Place | None = None
+    fallbacks = 0
+    round = 0
+    """How often it has waited for a provider that failed already."""
+    waited = 0.0
+    """Seconds, since the last attempt."""
+    phase: Phase = "closed"
+    first_token: float | None = None
+    decision: Decision | None = None
+    last_error: Exception | None = None
+    final: Failure | None = None
+    """What the last error was."""
+    views: Mapping[str, View] = MappingProxyType({})
+    """By name; empty as long as nobody had to look."""
+
+    def __init__(self, request: Request, policy: Policy) -> None:
+        self.request = request
+        self.policy = policy
+        self.started = policy.clock.now()
+        self.until = self.started + (policy.total if request.deadline is None else request.deadline)
+        self.order = policy.targets
+        self.preferred = policy.targets[0]
+        self.attempts: list[Attempt] = []
+        self.errors: list[Exception] = []
+        self.refusals: dict[str, Refusal] = {}
+        self.lapses: dict[str, Lapse] = {}
+        self.open: list[Ticket] = []
+        self.loose: list[Any] = []
+        """Streams and races' runners that must be closed if the caller goes away."""
+
+    # ---------------------------------------------------------------------------------------------------------- time
+    def left(self) -> float:
+        """Seconds before the deadline."""
+        return self.until - self.policy.clock.now()
+
+    def need(self, target: Target) -> float:
+        """Seconds that must be left for an attempt there to make sense: its p50."""
+        view = self.views.get(target.name)
+        if view is not None and view.p50 is not None:
+            return view.p50
+        # The first attempt at an unknown provider is how anything gets known: it starts with whatever is left.
+        return UNSAMPLED_NEED if self.attempts else 0.0
+
+    def fits(self, target: Target, wait: float = 0.0) -> bool:
+        """Whether an attempt there, begun after `wait` seconds, could be over in time."""
+        left = self.left() - wait
+        return left > 0 and left >= self.need(target)
+
+    @staticmethod
+    def always_finishes(ticket: Ticket) -> bool:
+        """Whether a stream from there without a finish reason is truncated."""
+        return ticket.target.sends_finish_reason or ticket.finishes
+
+    def tokens(self) -> int:
+        """The prompt's estimated tokens, where any limit counts them."""
+        return self.request.input_tokens() if self.policy.counts_tokens else 0
+
+    def call(self, ticket: Ticket) -> Call:
+        """The attempt, under the provider's own limit or what is left to the deadline."""
+        stream = self.request.stream
+        limit = ticket.target.time_limit(self.request.max_output, stream=stream)
+        left = self.left()
+        if left < limit:
+            return Call(ticket, max(left, 0.0), "deadline")
+        return Call(ticket, limit, "first_token" if stream else "response")
+
+    def attempts_left(self) -> int:
+        """How many more attempts the request may have: one per provider and `max_retries` in all; faults of our own are free."""
+        counted = sum(attempt.kind != ErrorKind.LOCAL for attempt in self.attempts)
+        return len(self.policy.targets) + self.policy.retry.max_retries - counted
+
+    # -------------------------------------------------------------------------------------------------------- record
+    def classify(self, error: Exception) -> Failure:
+        """What went wrong, by the user's classifier or ours; its wait is counted from the wall clock."""
+        own = self._classified_by_user(error)
+        if isinstance(own, Failure):
+            return own
+        failure = classify(error, wall=self.policy.clock.wall())
+        return failure if own is None else failure._replace(kind=own)
+
+    def _classified_by_user(self, error: Exception) -> ErrorKind | Failure | None:
+        if self.policy.classifier is None:
+            return None
+        try:
+            own = self.policy.classifier(error)
+            return own if own is None or isinstance(own, Failure) else ErrorKind(own)
+        except Exception as broken:  # noqa: BLE001  # the provider's error must not be replaced by the classifier's own
+            LOGGER.warning("classifier failed on a %s (%s); ours decides", type(error).__name__, type(broken).__name__)
+            return None
+
+    def lapse(self, target: Target) -> Lapse:
+        """How the last attempt there ended."""
+        found = self.lapses.get(target.name)
+        if found is None:
+            found = self.lapses[target.name] = Lapse()
+        return found
+
+    def tried(self, target: Target) -> bool:
+        """Whether there was an attempt there."""
+        return target.name in self.lapses
+
+    def note(self, ticket: Ticket, kind: str, seconds: float, failure: Failure | None = None) -> None:
+        """Remember an attempt's end."""
+        limit, status = (None, None) if failure is None else (failure.limit, failure.status)
+        self.attempts.append(Attempt(ticket.target.name, kind, seconds, self.waited, ticket.probe, limit, status))
+        self.waited = 0.0
+
+    def answered(self, ticket: Ticket, seconds: float, first_token: float | None, usage: Usage | None) -> None:
+        """Remember and tell that an attempt answered."""
+        self.note(ticket, "ok", seconds)
+        self.policy.observe(Attempted(ticket.target.name, "ok", seconds, first_token, usage, ticket.probe))
+
+    def tell(self, settled: Settled) -> None:
+        """Keep the circuit's state for the record, and tell observers what a report changed."""
+        self.phase = settled.phase
+        for change in settled.changes:
+            self.policy.observe(change)
+
+    def _not_tried(self) -> tuple[Refusal, ...]:
+        if not self.refusals:
+            return ()
+        tried = {attempt.provider for attempt in self.attempts}
+        names = [target.name for target in self.policy.targets if target.name not in tried]
+        return tuple([self.refusals[name] for name in names if name in self.refusals])
+
+    def decide(self, outcome: str, *, provider: Target | None = None, usage: Usage | None = None) -> Decision:
+        """Close the record and tell the observers."""
+        cost = None
+        if provider is not None and provider.price is not None and usage is not None:
+            cost = provider.price.of(usage)
+        request = self.request
+        self.decision = decision = Decision(
+            request.id, None if provider is None else provider.name, self.preferred.name, outcome,
+            self.policy.clock.now() - self.started, self.first_token, tuple(self.attempts), self._not_tried(),
+            self.phase, provider is not None and provider.name != self.preferred.name, usage, cost, request.stream,
+            request.lane, request.tenant,
+        )  # fmt: skip
+        self.policy.observe(Decided(decision))
+        if request.told is not None:
+            request.told(decision)
+        return decision
+
+    # --------------------------------------------------------------------------------------------------------- error
+    def over(self) -> Exception:
+        """Close the record of a request that nobody answered; what reaches the caller, to be raised."""
+        error, outcome = self.error()
+        self.decide(outcome)
+        return error
+
+    def error(self) -> tuple[Exception, str]:
+        """What reaches the caller, and the record's word for it."""
+        if self.last_error is not None and self.final is not None and self._is_callers_own():
+            return self.last_error, "failed"
+        if len(self.policy.targets) == 1:
+            return self._error_of_one()
+        refusals = [refused(refusal) for refusal in self._not_tried()]
+        if not self.errors:
+            return self._error_of_refusals(refusals)
+        names = ", ".join(f"{attempt.provider} ({attempt.kind})" for attempt in self.attempts)
+        return AllProvidersFailedError(
+            f"every provider failed or was refused; tried: {names}", [*self.errors, *refusals]
+        ), "failed"
+
+    def _is_callers_own(self) -> bool:
+        kinds = {lapse.failure.kind for lapse in self.lapses.values()}
+        return (
+            self.final is not None
+            and self.final.kind in CALLERS_OWN
+            and (self.final.kind is not ErrorKind.CONTEXT_OVERFLOW or kinds == {ErrorKind.CONTEXT_OVERFLOW})
+        )
+
+    def _error_of_one(self) -> tuple[Exception, str]:
+        if self.last_error is not None:
+            tried = "; ".join(f"{attempt.kind} after {attempt.seconds:.2f} s" for attempt in self.attempts)
+            note = f"langchain_resilient tried {self.policy.targets[0].name} {len(self.attempts)} time(s): {tried}"
+            if note not in getattr(self.last_error, "__notes__", ()):
+                self.last_error.add_note(note)
+            return self.last_error, "failed"
+        refusal = next(iter(self.refusals.values()))
+        error = refused(refusal)
+        if refusal.reason in EXPLAINED:
+            error.__cause__ = _without_frames(self.policy.last_errors.get(self.policy.targets[0].name))
+        return error, "deadline" if isinstance(error, DeadlineExceededError) else "refused"
+
+    @staticmethod
+    def _error_of_refusals(refusals: list[RefusedError]) -> tuple[Exception, str]:
+        kinds = {type(refusal) for refusal in refusals}
+        waits = [refusal.retry_after for refusal in refusals if refusal.retry_after is not None]
+        message = "; ".join(str(refusal) for refusal in refusals)
+        if kinds == {RateLimitedError}:
+            return RateLimitedError(message, retry_after=min(waits, default=None), never=not waits), "refused"
+        if kinds == {DeadlineExceededError}:
+            return DeadlineExceededError(message), "deadline"
+        return AllProvidersFailedError(f"no provider could take the request: {message}", refusals), "refused"
+
+
+def _without_frames(error: BaseException | None) -> BaseException | None:
+    """Another caller's error, without its frames: their locals are that caller's prompt."""
+    link, depth = error, 0
+    while link is not None and depth < 8:
+        link.__traceback__ = None
+        link, depth = link.__cause__ or link.__context__, depth + 1
+    return error
+
+
+def refused(refusal: Refusal) -> RefusedError:
+    """The exception that says what a refusal says."""
+    name, reason, wait = refusal
+    when = "" if wait is None else f"; retry in {wait:.3g} s"
+    if reason in CIRCUIT_REASONS:
+        return CircuitOpenError(f"{name}: {CIRCUIT_REASONS[reason]}{when}", provider=name, retry_after=wait)
+    if reason == "deadline":
+        return DeadlineExceededError(f"{name}: too little time is left before the deadline", provider=name)
+    if reason == "budget":
+        return RefusedError(f"{name}: its retry budget is used up", provider=name)
+    if reason in PASSED_OVER:
+        return RefusedError(f"{name}: passed over as too {reason}, and not reached in the end", provider=name)
+    if wait is None:
+        return RateLimitedError(
+            f"{name}: the request costs more than its limit {reason!r} allows per period", provider=name, never=True
+        )
+    what = {
+        "blocked": "it asked to be left alone",
+        "quota_exhausted": "its quota is used up",
+        "line": "others wait in its line",
+    }
+    said = what.get(reason, f"its limit {reason!r} is used up")
+    return RateLimitedError(f"{name}: {said}{when}", provider=name, retry_after=wait)

@@ -1,0 +1,110 @@
+"""Settle: what an attempt came to, told to the store, the record and the observers.
+
+Rules of this file: a report is made once and before the ticket is let go of, so that whatever interrupts it leaves the ticket to
+`story`, which settles all that is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from langchain_resilient.engine.classify import ErrorKind
+from langchain_resilient.engine.effects import Abandon, Answered, Failed, Opened, Plan, Report, Settle, Ticket
+from langchain_resilient.engine.errors import TruncatedStreamError
+from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted, Usage
+from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
+
+NEUTRAL = Report(ErrorKind.CANCELLED)
+Won = tuple[Ticket, Answered, Usage | None]
+"""An attempt that answered, and what it used."""
+
+
+def settle(
+    journey: Journey, ticket: Ticket, fate: Answered | Failed, *, beaten: bool = False
+) -> Generator[Any, Any, Won | None]:
+    """Report an attempt; returns it if it answered. `beaten`: somebody else's answer is shown already."""
+    request, target = journey.request, ticket.target
+    if isinstance(fate, Failed):
+        yield from _settle_failure(journey, ticket, fate)
+        return None
+    if request.stream:
+        return (yield from _settle_opening(journey, ticket, fate, beaten=beaten))
+    usage = request.upstream.usage(fate.value)
+    journey.answered(ticket, fate.seconds, None, usage)
+    report = Report(None, fate.seconds, usage=usage, headroom=request.upstream.headroom(fate.value))
+    settled = yield Settle(ticket, report)
+    journey.open.remove(ticket)
+    journey.tell(settled)
+    journey.policy.last_errors.pop(target.name, None)
+    return ticket, fate, usage
+
+
+def _settle_opening(
+    journey: Journey, ticket: Ticket, fate: Answered, *, beaten: bool
+) -> Generator[Any, Any, Won | None]:
+    """Report a stream's first content: the attempt's lease stays open until its end, unless nobody will see the rest."""
+    if fate.value not in journey.loose:
+        journey.loose.append(fate.value)
+    broken = _broken_before_content(journey, ticket, fate.value)
+    if broken is not None:
+        yield from close(journey, fate.value)
+        yield from _settle_failure(journey, ticket, Failed(broken, fate.seconds))
+        return None
+    journey.tell((yield Opened(ticket, fate.seconds)))
+    journey.policy.last_errors.pop(ticket.target.name, None)
+    if not beaten:
+        journey.note(ticket, "ok", fate.seconds)
+        journey.first_token = fate.seconds
+        return ticket, fate, None
+    yield from close(journey, fate.value)
+    journey.answered(ticket, fate.seconds, fate.seconds, None)
+    settled = yield Settle(ticket, NEUTRAL)
+    journey.open.remove(ticket)
+    journey.tell(settled)
+    return ticket, fate, None
+
+
+def close(journey: Journey, running: Any) -> Plan:
+    """Cancel a runner, or close a stream, that nobody reads any more."""
+    yield Abandon(running)
+    journey.loose.remove(running)
+
+
+def _broken_before_content(journey: Journey, ticket: Ticket, stream: Any) -> Exception | None:
+    """A stream that ended before it said anything is truncated, unless its provider gave a reason: nobody saw it, so others may try."""
+    upstream = journey.request.upstream
+    if not stream.exhausted or any(
+        upstream.has_content(chunk) or upstream.finish_reason(chunk) for chunk in stream.head
+    ):
+        return None
+    if stream.head and not journey.always_finishes(ticket):
+        return None
+    return TruncatedStreamError("the stream ended without content and without a finish reason")
+
+
+def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
+    policy, target, error = journey.policy, ticket.target, fate.error
+    failure = journey.classify(error)
+    if failure.kind is ErrorKind.CANCELLED:
+        raise error
+    journey.note(ticket, failure.kind, fate.seconds, failure)
+    journey.errors.append(error)
+    journey.last_error, journey.final = error, failure
+    if failure.kind in PROVIDERS_OWN:
+        policy.last_errors[target.name] = error
+    lapse = journey.lapse(target)
+    lapse.count(failure)
+    policy.observe(Attempted(target.name, failure.kind, fate.seconds, None, None, ticket.probe))
+    if failure.kind is ErrorKind.RATE_LIMITED:
+        source = "provider" if failure.status is not None else "client"
+        policy.observe(RateLimited(target.name, source, "429" if failure.status is not None else "own limiter"))
+    if failure.kind is ErrorKind.STREAM_INTERRUPTED:
+        policy.observe(StreamInterrupted(target.name, failure.kind, shown=False))
+    report = Report(
+        failure.kind, fate.seconds, None, failure.retry_after, failure.limit, failure.never_sent, None, failure.headroom
+    )
+    settled = yield Settle(ticket, report)
+    journey.open.remove(ticket)
+    lapse.blocked, lapse.affords = settled.blocked, settled.affords
+    journey.tell(settled)

@@ -1,0 +1,136 @@
+"""The story of a request, told once.
+
+Rules of this file: a plan is a generator that yields effects and is sent their replies; it performs nothing itself, so the same story
+runs under the sync and the async driver. An exception thrown in by the driver means that the caller is gone: everything that is open is
+settled as cancelled, which says nothing about the provider.
+
+    rank     candidates in order
+    admit    one atomic step over the ordered candidates
+    call     one attempt under its limits (or a race of two, if the first is a probe)
+    settle   what it came to
+    decide   done │ ask here again │ ask the next │ wait │ give up
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import partial
+from typing import Any
+
+from langchain_resilient.engine.effects import (
+    Abandon,
+    Answered,
+    Detach,
+    Failed,
+    Leave,
+    Plan,
+    Race,
+    Request,
+    Settle,
+    Ticket,
+)
+from langchain_resilient.engine.errors import DeadlineExceededError, OverloadedError
+from langchain_resilient.engine.plan.admission import admit, first_place, granted, plain_ask
+from langchain_resilient.engine.plan.journey import Journey
+from langchain_resilient.engine.plan.recovery import next_place
+from langchain_resilient.engine.plan.relay import relay
+from langchain_resilient.engine.plan.settling import NEUTRAL, Won, close, settle
+from langchain_resilient.engine.policy import Policy
+
+
+def answer(request: Request, policy: Policy) -> Plan:
+    """The plan of a request: returns the answer; as a stream, shows its chunks. Raises what the caller is to see."""
+    journey = Journey(request, policy)
+    _enter(journey)
+    try:
+        if policy.plain and request.deadline is None:
+            plain = yield plain_ask(journey)
+            ticket = granted(journey, plain) if isinstance(plain, Ticket) else (yield from first_place(journey))
+        else:
+            ticket = yield from first_place(journey)
+        while True:
+            if ticket.raced:
+                won = yield from _race(journey, ticket)
+            else:
+                fate = yield journey.call(ticket)
+                won = yield from settle(journey, ticket, fate)
+            if won is not None:
+                break
+            ticket = yield from next_place(journey)
+        ticket, answered, usage = won
+        if request.stream:
+            return (yield from relay(journey, ticket, answered))
+        journey.decide("answered", provider=ticket.target, usage=usage)
+        return answered.value
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield from _release(journey)
+        if journey.decision is None:
+            journey.decide("deadline" if isinstance(error, DeadlineExceededError) else "cancelled")
+        raise
+    finally:
+        policy.gate.leave()
+
+
+def _enter(journey: Journey) -> None:
+    request, gate = journey.request, journey.policy.gate
+    try:
+        gate.enter(request.lane)
+    except OverloadedError:
+        journey.decide("overloaded")
+        raise
+
+
+def _release(journey: Journey) -> Plan:
+    for ticket in journey.open:
+        yield Settle(ticket, NEUTRAL)
+    if journey.place is not None:
+        yield Leave(journey.place)
+    for running in journey.loose:
+        yield Abandon(running)
+
+
+def _race(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
+    """A probe beside another provider: the user gets the first good answer, and a losing probe runs on to its own outcome."""
+    others = tuple([target for target in journey.order if target is not ticket.target and not journey.tried(target)])
+    may = others and journey.attempts_left() >= 2  # a race is two attempts
+    beside = (yield from admit(journey, others, waits=False)) if may else None
+    if not isinstance(beside, Ticket):
+        return (yield from settle(journey, ticket, (yield journey.call(ticket))))
+    runners = (ticket, beside)
+    raced = yield Race((journey.call(ticket), journey.call(beside)))
+    journey.loose += [fate.value for fate in raced.fates if isinstance(fate, Answered) and ticket.stream]
+    journey.loose += [] if raced.running is None else [raced.running]
+    won = None
+    for runner, fate in zip(runners, raced.fates, strict=True):
+        if fate is None:
+            yield from _lose(journey, runner, raced.running)
+            continue
+        ended = yield from settle(journey, runner, fate, beaten=won is not None)
+        won = won or ended
+    return won
+
+
+def _lose(journey: Journey, runner: Ticket, running: Any) -> Plan:
+    if runner.raced:
+        yield Detach(running, partial(_late, journey.policy, journey.request, runner))
+        journey.loose.remove(running)
+    else:
+        yield from close(journey, running)
+        yield Settle(runner, NEUTRAL)
+    journey.open.remove(runner)
+
+
+def _late(policy: Policy, request: Request, ticket: Ticket, fate: Answered | Failed) -> Plan:
+    """The plan of a detached probe's end: a journey of its own that nobody waits for."""
+    journey = Journey(request, policy)
+    journey.open.append(ticket)
+    try:
+        yield from settle(journey, ticket, fate, beaten=True)
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        yield from _release(journey)
+        if not isinstance(error, Exception):  # an interrupt of the graph, say, has nowhere to go from here
+            raise

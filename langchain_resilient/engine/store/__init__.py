@@ -1,0 +1,1 @@
+"""Where shared state lives: the `Store` protocol is in `effects`, its in-process form in `memory`."""

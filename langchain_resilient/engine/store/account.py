@@ -1,0 +1,140 @@
+"""What belongs to one credential at one provider: its limits, its blocks, and the line of those who wait for it.
+
+Rules of this file: no locks, no clocks; every step takes `now` in the store's integer microseconds. `quota` has the arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from langchain_resilient.engine import quota
+from langchain_resilient.engine.effects import Admit, Place
+from langchain_resilient.engine.events import Refusal
+from langchain_resilient.engine.policy import Target
+from langchain_resilient.engine.quota import FULL, LANES, Scale
+
+SECOND = 1_000_000
+
+
+class Line(deque[Place]):
+    """The requests that wait for one credential's limits, in the order in which they came. Only the first one's turn can come."""
+
+    def front(self, now: int) -> int | None:
+        """Whose turn it is; places whose time is over are dropped."""
+        while self and self[0].lapses < now:
+            self.popleft()
+        return self[0].attempt if self else None
+
+    def place_of(self, attempt: int) -> Place | None:
+        """Where a request stands."""
+        return next((place for place in self if place.attempt == attempt), None)
+
+    def leave(self, place: Place, now: int) -> None:
+        """Give up a place, and wake whoever is first now."""
+        if place in self:
+            self.remove(place)
+        self.wake(now)
+
+    def wake(self, now: int) -> None:
+        """Tell the first one to ask again."""
+        if self.front(now) is not None:
+            first = self[0]
+            first.woken = True
+            if first.wake is not None:
+                first.wake()
+
+    def seconds(self, place: Place, now: int, turn: float) -> float:
+        """How long a place waits before it asks again, unless woken; `turn`: seconds until the first one's turn comes."""
+        left = (place.lapses - now) / SECOND
+        if self[0] is place:
+            return min(left, turn)
+        if self[1] is place:  # whoever is first may be gone without a word: its place lapses
+            return min(left, (self[0].lapses - now + 1) / SECOND)
+        return left
+
+
+class Account:
+    """What belongs to one credential at one provider."""
+
+    __slots__ = (
+        "blocked_reason",
+        "blocked_until",
+        "forbidden",
+        "leases",
+        "line",
+        "scale",
+        "tats",
+        "throttled_at",
+        "throttles",
+    )
+
+    def __init__(self) -> None:
+        self.tats: dict[str, int] = {}
+        self.leases: dict[int, int] = {}
+        self.line = Line()
+        self.scale = Scale()
+        self.blocked_until = 0
+        self.blocked_reason = "blocked"
+        self.throttles = 0
+        self.throttled_at = -1
+        self.forbidden = 0
+
+    def block(self, until: int, reason: str) -> None:
+        """Leave the credential alone until then; never shortens a block."""
+        if until > self.blocked_until:
+            self.blocked_until = until
+            self.blocked_reason = reason
+
+    def status(self, target: Target, now: int) -> dict[str, object]:
+        """For people: seconds, and the share of each limit's bucket that is free."""
+        scale = quota.scale_at(self.scale, now)
+        free = {
+            dimension.name: round(
+                1 - max(0, self.tats.get(dimension.name, 0) - now) / quota.capacity(dimension, scale), 3
+            )
+            for dimension in target.dimensions
+        }
+        blocked = self.blocked_until > now
+        return {
+            "blocked": self.blocked_reason if blocked else None,
+            "blocked_for": (self.blocked_until - now) / SECOND if blocked else None,
+            "limits_free": free,
+            "limits_scale": scale / quota.FULL,
+            "running": len([lapses for lapses in self.leases.values() if lapses > now]),
+            "waiting": len(self.line),
+        }
+
+    def measure(self, target: Target, ask: Admit, cost: quota.Cost, now: int) -> tuple[quota.Taken, ...] | Refusal:
+        """What the request takes from each dimension, or the one it does not fit into; nothing is charged yet."""
+        scale, share, tats = quota.scale_at(self.scale, now), LANES[ask.lane], self.tats
+        taken = []
+        longest, tightest = 0, ""
+        for dimension in target.dimensions:
+            name = dimension.name
+            amount = cost.of(dimension.unit)
+            if amount > dimension.limit:
+                if target.cost(ask.input_tokens, 0).of(dimension.unit) > dimension.limit:
+                    return Refusal(target.name, name)
+                # Only the guess of the answer's length is too much, and a guess must not refuse for ever.
+                amount = dimension.limit
+            step = quota.take(dimension, tats.get(name, 0), amount, now, scale, share)
+            if step.wait > longest:
+                longest, tightest = step.wait, name
+            taken.append(step)
+        return Refusal(target.name, tightest, longest / SECOND) if longest else tuple(taken)
+
+    def charge(self, target: Target, taken: tuple[quota.Taken, ...]) -> None:
+        """Take what was measured."""
+        for dimension, step in zip(target.dimensions, taken, strict=True):
+            self.tats[dimension.name] = step.tat
+
+    def full(self, target: Target, ask: Admit, now: int) -> Refusal | None:
+        """Why no further request may run at the moment, if so; lapsed leases are dropped."""
+        most, leases = target.limits.concurrency, self.leases
+        if most is None or len(leases) * FULL < most * LANES[ask.lane]:
+            return None
+        for attempt in [attempt for attempt, lapses in leases.items() if lapses <= now]:
+            del leases[attempt]
+        if len(leases) < max(1, most * LANES[ask.lane] // FULL):
+            return None
+        return Refusal(target.name, "concurrency", (min(leases.values()) - now) / SECOND)

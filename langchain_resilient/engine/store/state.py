@@ -1,0 +1,240 @@
+"""What a store keeps of a provider, and what a report changes in it.
+
+Rules of this file: no locks, no clocks; every step takes `now` in the store's integer microseconds. It holds no rule of its own about
+circuits, limits or latency: it translates an attempt's report into the words of each mechanism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from langchain_resilient.engine import budget, circuit, quota
+from langchain_resilient.engine.circuit import CircuitState, Outcome
+from langchain_resilient.engine.classify import ErrorKind
+from langchain_resilient.engine.effects import Report, Settled, Ticket
+from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
+from langchain_resilient.engine.latency import HOT_CALLS, RouteLatency
+from langchain_resilient.engine.policy import Target
+from langchain_resilient.engine.quota import Cost
+from langchain_resilient.engine.store.account import SECOND, Account
+
+Override = Literal["forced_open", "disabled", "metrics_only"]
+OVERRIDES: tuple[Override, ...] = ("forced_open", "disabled", "metrics_only")
+
+LEASE_US = 30 * SECOND
+EXPLORE_INTERVAL_US = 30 * SECOND
+QUOTA_BLOCK_US = 3600 * SECOND
+THROTTLE_CAP_US = 60 * SECOND
+FORBIDDEN_IN_A_ROW = 3
+PROVEN_ANSWERS = 3
+OUR_LIMITS = frozenset({"first_token", "idle", "response"})
+"""The time limits that may be wrong for a model that nobody has seen answer yet."""
+PROVEN_STREAMS = 3
+
+OUTCOMES: dict[ErrorKind | None, Outcome] = {
+    None: "success",
+    ErrorKind.OVERLOADED: "failure",
+    ErrorKind.SERVER_ERROR: "failure",
+    ErrorKind.TIMEOUT: "failure",
+    ErrorKind.STREAM_INTERRUPTED: "interruption",
+}
+"""What each kind says of the provider's health; any other is neutral."""
+HEADROOM_DIMENSIONS = {"requests": "rpm", "tokens": "tpm", "input_tokens": "itpm", "output_tokens": "otpm"}
+
+
+CALM_SETTLED = Settled("closed", (), 0.0, affords=True)
+
+
+class Route:
+    """What all credentials share about one provider."""
+
+    __slots__ = ("answers", "budget", "circuit", "explored_at", "finishes", "latency", "override", "spared")
+
+    def __init__(self) -> None:
+        self.circuit = CircuitState()
+        self.override: Override | None = None
+        self.latency = RouteLatency()
+        self.budget = budget.FULL
+        self.explored_at = -EXPLORE_INTERVAL_US
+        self.answers = 0
+        self.finishes = 0
+        self.spared = False
+
+    def hot(self, target: Target, seconds: float, max_output: int | None = None) -> bool:
+        """Whether the provider is suspiciously silent."""
+        latency = self.latency
+        if len(latency.silent_calls) < HOT_CALLS and len(latency.silent_streams) < HOT_CALLS:
+            return False
+        return latency.hot(seconds, call_limit=target.response(max_output), first_token_limit=target.first_token)
+
+    def status(self, target: Target, now: int) -> dict[str, object]:
+        """For people: seconds."""
+        state, seconds = self.circuit, now / SECOND
+        calls, streams = self.latency.calls.histogram, self.latency.streams.histogram
+        return {
+            "circuit": state.phase,
+            "override": self.override,
+            "generation": state.generation,
+            "probes_in": max(0.0, (state.until - now) / SECOND) if state.phase == "open" else None,
+            "failures_in_a_row": state.failures_in_a_row,
+            "hot": self.hot(target, seconds),
+            "slow": self.latency.calls.slowness.slow or self.latency.streams.slowness.slow,
+            "in_flight": self.latency.in_flight,
+            "p50": calls.quantile(0.5),
+            "p99": calls.quantile(0.99),
+            "first_token_p50": streams.quantile(0.5),
+            "first_token_p99": streams.quantile(0.99),
+            "retry_budget": round(self.budget, 1),
+        }
+
+
+def note_opened(
+    route: Route, account: Account, ticket: Ticket, first_token: float, now: int, spread: Callable[[], int]
+) -> Settled:
+    """A stream's first content came: a latency sample; for a probe its success, unless streams break *after* it here."""
+    target = ticket.target
+    seconds = now / SECOND
+    route.latency.silent_streams.end(ticket.attempt, seconds, answered=True)
+    route.latency.streams.add(first_token, seconds, target.max_latency)
+    before = route.circuit
+    if ticket.probe and not before.broke_midway and route.override != "disabled":
+        route.circuit = circuit.report(
+            before, target.circuit, now, "success",
+            generation=ticket.generation, attempt=ticket.attempt, slow=_slow(target, first_token), spread=spread(),
+        )  # fmt: skip
+    return _settled(route, account, target, before, "first_token", now)
+
+
+def note_settled(
+    route: Route, account: Account, ticket: Ticket, report: Report, now: int, spread: Callable[[], int]
+) -> Settled:
+    """An attempt ended: lease back, tokens reconciled, the provider's hints, the circuit's outcome, latency, budget."""
+    target = ticket.target
+    if account.leases:
+        account.leases.pop(ticket.attempt, None)
+    if target.dimensions:
+        _reconcile(account, ticket, report, now)
+    _note_latency(route, ticket, report, now)
+    blocked = _note_blocks(account, ticket, report, now)
+    before = route.circuit
+    if route.override != "disabled":
+        outcome = "success" if report.kind is None else _outcome(route, report)
+        slow = _slow(target, report.first_token if ticket.stream else report.seconds)
+        route.circuit = circuit.report(
+            before, target.circuit, now, outcome, generation=ticket.generation, attempt=ticket.attempt, slow=slow,
+            floor=int(report.retry_after * SECOND) if report.retry_after else 0,
+            spread=0 if outcome == "success" and not slow else spread(),
+        )  # fmt: skip
+    settled = _settled(route, account, target, before, report.kind or "ok", now)
+    return settled if blocked is None else settled._replace(changes=(*settled.changes, blocked))
+
+
+def _settled(route: Route, account: Account, target: Target, before: CircuitState, reason: str, now: int) -> Settled:
+    after = route.circuit
+    if after.phase == before.phase == "closed" and account.blocked_until <= now and route.budget > budget.FLOOR:
+        return CALM_SETTLED
+    changes: tuple[CircuitChanged | CredentialBlocked, ...] = ()
+    if after.phase != before.phase:
+        changes = (CircuitChanged(target.name, before.phase, after.phase, str(reason)),)
+    return Settled(after.phase, changes, max(0, account.blocked_until - now) / SECOND, route.budget > budget.FLOOR)
+
+
+def _slow(target: Target, seconds: float | None) -> bool:
+    limit = target.circuit.slow_first_token
+    return limit is not None and seconds is not None and seconds > limit
+
+
+def _outcome(route: Route, report: Report) -> Outcome:
+    outcome = OUTCOMES.get(report.kind, "neutral")
+    if report.limit == "deadline":
+        return "neutral"  # the caller's own deadline left less than the provider may take
+    if report.kind is not ErrorKind.TIMEOUT or report.limit not in OUR_LIMITS:
+        return outcome  # the provider said so itself (a 408), or was never reached
+    if route.answers < PROVEN_ANSWERS:
+        # Our limit may be wrong for a model that nobody has seen answer yet (a local one loads its weights first), so its
+        # timeouts weigh half; not nothing, or a provider that is a black hole from the start would be asked for ever.
+        route.spared = not route.spared
+        return "neutral" if route.spared else outcome
+    return outcome
+
+
+def _note_latency(route: Route, ticket: Ticket, report: Report, now: int) -> None:
+    seconds = now / SECOND
+    answered = report.kind is None
+    route.latency.silence(stream=ticket.stream).end(ticket.attempt, seconds, answered=answered)
+    if not answered:
+        return
+    route.answers += 1
+    route.finishes += report.finished
+    route.budget = budget.earn(route.budget)
+    if report.seconds is not None and not ticket.stream:
+        route.latency.calls.add(report.seconds, seconds, ticket.target.max_latency)
+    # How long answers are matters to limits that count tokens, and to streams; for the rest it is work for nobody.
+    if (ticket.stream or ticket.target.counts_tokens) and report.usage is not None and report.usage.output > 0:
+        route.latency.output.add(report.usage.output, seconds)
+        if report.first_token is not None and report.seconds is not None and report.usage.output > 1:
+            route.latency.inter_token.add((report.seconds - report.first_token) / (report.usage.output - 1), seconds)
+
+
+def _note_blocks(account: Account, ticket: Ticket, report: Report, now: int) -> CredentialBlocked | None:
+    kind, name = report.kind, ticket.target.name
+    if kind is None:
+        account.forbidden = 0
+        if ticket.granted > account.throttled_at:
+            account.throttles = 0
+        return None
+    if kind is ErrorKind.RATE_LIMITED:
+        _note_throttle(account, ticket, report, now)
+        return None
+    if kind is ErrorKind.QUOTA_EXHAUSTED:
+        pause = QUOTA_BLOCK_US if report.retry_after is None else int(report.retry_after * SECOND)
+        account.block(now + pause, "quota_exhausted")
+        return CredentialBlocked(name, "quota_exhausted", pause / SECOND)
+    account.forbidden = account.forbidden + 1 if kind is ErrorKind.PERMISSION else account.forbidden
+    if kind is ErrorKind.AUTH or account.forbidden >= FORBIDDEN_IN_A_ROW:
+        account.forbidden = 0
+        account.block(now + int(ticket.target.circuit.auth_block * SECOND), "auth")
+        return CredentialBlocked(name, "auth", ticket.target.circuit.auth_block)
+    return None
+
+
+def _note_throttle(account: Account, ticket: Ticket, report: Report, now: int) -> None:
+    if ticket.granted > account.throttled_at:
+        # Those admitted before the last 429 was heard are part of the same overrun, and count with it.
+        account.throttles += 1
+        account.throttled_at = now
+        if ticket.target.dimensions:
+            account.scale = quota.cut(account.scale, now)
+    if report.retry_after is not None:
+        account.block(now + int(report.retry_after * SECOND), "blocked")
+    elif account.throttled_at == now:
+        account.block(now + min(THROTTLE_CAP_US, SECOND << min(account.throttles - 1, 6)), "blocked")
+
+
+def _reconcile(account: Account, ticket: Ticket, report: Report, now: int) -> None:
+    target, estimate = ticket.target, ticket.cost
+    actual = _actual(target, estimate, report)
+    headroom = {
+        HEADROOM_DIMENSIONS[room.dimension]: room for room in report.headroom if room.dimension in HEADROOM_DIMENSIONS
+    }
+    for dimension, charged in zip(target.dimensions, ticket.charged, strict=True):
+        name = dimension.name
+        tat = account.tats.get(name, 0)
+        tat = quota.reconcile(dimension, tat, charged, estimate.of(dimension.unit), actual.of(dimension.unit), now)
+        room = headroom.get(name)
+        if room is not None and room.remaining is not None:
+            tat = quota.tighten(dimension, tat, room.remaining, now, quota.scale_at(account.scale, now))
+        account.tats[name] = tat
+
+
+def _actual(target: Target, estimate: Cost, report: Report) -> Cost:
+    if report.never_sent:
+        return Cost(0, 0, 0, 0)
+    usage = report.usage
+    if usage is None:
+        return estimate if report.kind is None else target.cost(estimate.input_tokens, 0)
+    cost = target.cost(usage.input, usage.output)
+    if target.price is not None and usage.cached_input:
+        cost = cost._replace(usd_micros=round(target.price.of(usage) * 1_000_000))
+    return cost
