@@ -1,0 +1,455 @@
+"""`ResilientChatModel`: LangChain messages in, messages out, and the engine in between.
+
+Rules of this file: thin. It turns a call into a `Request`, hands it to a plan and a driver, and turns what the engine raises into what
+LangChain's own middleware understands. One run per call, never a child run. The names, the profile and the token counts it shows are the
+first provider's, as that is the model a caller believes to talk to.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig
+from pydantic import ConfigDict, Field, InstanceOf, SkipValidation, ValidationError, field_serializer
+
+from langchain_resilient.call import Engine, configurable_of, options_of
+from langchain_resilient.config import Provider, check_settings, read_yaml
+from langchain_resilient.engine.backoff import Retry
+from langchain_resilient.engine.circuit import Circuit
+from langchain_resilient.engine.drive import AsyncHands, Hands, arun, astream, drain, run, stream
+from langchain_resilient.engine.errors import (
+    ResilienceError,
+    SettingsConflict,
+    SettingsError,
+    require,
+    unknown_name,
+    warn_user,
+)
+from langchain_resilient.engine.events import Observer, Watching
+from langchain_resilient.engine.observe.capture import CaptureObserver
+from langchain_resilient.engine.observe.fanout import Fanout
+from langchain_resilient.engine.observe.log import LogObserver
+from langchain_resilient.engine.policy import Classifier, Gate, Policy, SystemClock, Target, Timeouts
+from langchain_resilient.engine.routing import Routing
+from langchain_resilient.engine.store.memory import memory_store
+from langchain_resilient.engine.store.state import OVERRIDES, Override
+from langchain_resilient.identity import common_profile, digest, profile_of
+from langchain_resilient.providers import build
+from langchain_resilient.raised import widen
+
+STANDARD = ("temperature", "max_tokens")
+
+
+class ResilientChatModel(BaseChatModel):
+    """A chat model that keeps answering while its providers fail.
+
+    Example:
+        >>> model = ResilientChatModel(providers=["openai:gpt-4.1", "anthropic:claude-sonnet-4-5"])  # doctest: +SKIP
+        >>> model.invoke("Hello")  # doctest: +SKIP
+
+    Per call, `config={"configurable": {...}}` takes `deadline` (seconds from now, > 0), `tenant` (a name for your records) and `lane`
+    ("interactive", "batch" or "replay").
+
+    Raises:
+        SettingsError: At construction, for anything unknown or nonsensical; it names the field, what was given and the fix.
+        AllProvidersFailedError: From a call, when every provider failed or was refused. With one provider its own exception comes.
+        RefusedError: From a call that our own rules stopped: `CircuitOpenError`, `RateLimitedError`, `DeadlineExceededError`,
+            `OverloadedError`.
+        StreamInterruptedError: From a stream that broke after part of it had been shown.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
+
+    providers: SkipValidation[Sequence[str | BaseChatModel | Provider]]
+    """Chat models, specs such as "openai:gpt-4.1", or `Provider`s; their order is their priority."""
+    backend: str = "memory://"
+    """Where circuits and limits live: "memory://", this process only. (Shared backends are not built yet.)"""
+    namespace: str = "default"
+    """Models of one namespace share what they know of a provider."""
+    routing: Routing = "priority"
+    """"priority", "latency", "cost" or "weighted"."""
+    circuit: InstanceOf[Circuit] = Field(default_factory=Circuit)
+    retry: InstanceOf[Retry] = Field(default_factory=Retry)
+    timeouts: InstanceOf[Timeouts] = Field(default_factory=Timeouts)
+    hedge: None = None
+    """Not built yet: None."""
+    on_interruption: Literal["continue", "restart", "raise"] = "continue"
+    """What to do when a stream breaks after part of it was shown. Only "raise" is built yet, and every word behaves like it."""
+    max_pending: int | None = None
+    """Requests that may wait or run in this process at a time (≥ 1); None: unbounded."""
+    dead_letters: None = None
+    """Not built yet: None."""
+    observers: SkipValidation[Sequence[Observer | Literal["prometheus"]]] = ()
+    """Who is told of every event; "prometheus" stands for a `PrometheusObserver` on the default registry."""
+    classifier: SkipValidation[Classifier | None] = None
+    """Asked of every provider's exception before our own; answers an `ErrorKind`, or None to leave it to ours."""
+    include_decision: bool = False
+    """Whether answers carry their decision record in `response_metadata["resilience"]`."""
+    temperature: float | None = None
+    """LangChain's standard parameter, for every provider."""
+    max_tokens: int | None = None
+    """LangChain's standard parameter, for every provider."""
+    stop: list[str] | None = None
+    """LangChain's standard parameter, for every provider."""
+    timeout: float | None = None
+    """LangChain's standard parameter: sets `timeouts.total`, seconds."""
+    max_retries: int | None = None
+    """LangChain's standard parameter: sets `retry.max_retries`."""
+    streaming: bool = False
+    """As LangChain's own models take it: True puts the answers of `invoke` together from a stream. Default: as the first provider's."""
+
+    def __init__(self, providers: Sequence[str | BaseChatModel | Provider] = (), **settings: Any) -> None:
+        known = sorted({name for name in type(self).model_fields if name != "providers"} | {"callback_manager"})
+        for name in settings:
+            if name not in known:
+                raise unknown_name("ResilientChatModel: unknown keyword", name, known)
+        check_settings(settings)
+        try:
+            super().__init__(**{"providers": providers, **settings})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(str(step) for step in first["loc"])
+            raise SettingsError(f"{where}: got {first['input']!r}; {first['msg'].lower()}") from None
+        targets = self._engine.policy.targets
+        self.disable_streaming = self.disable_streaming or not any(target.client.streams for target in targets)
+        if "streaming" not in settings and targets[0].client.forced:
+            self.streaming = True
+        versions = {target.client.model.output_version for target in targets}
+        if self.output_version is None and len(versions) == 1:
+            self.output_version = versions.pop()
+        profiles = [profile_of(target.client.model) for target in targets]
+        # Older langchain-core has no profiles.
+        if "profile" in type(self).model_fields and self.profile is None and all(profiles):
+            self.profile = cast("Any", common_profile(profiles))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set a field; a changed setting holds from the next call on."""
+        if name in _SETTINGS:
+            check_settings({name: value})
+        super().__setattr__(name, value)
+        if name in _SETTINGS:
+            self.__dict__.pop("_engine", None)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, and what is updated is checked and holds in the copy."""
+        if update:
+            check_settings(update)
+        copy = super().model_copy(update=update, deep=deep)
+        if update:
+            copy.__dict__.pop("_engine", None)
+        return copy
+
+    @field_serializer("providers")
+    def _names_of(self, _given: Any) -> list[str]:
+        # By name alone: the rest of a provider may hold keys.
+        return [target.name for target in self._engine.policy.targets]
+
+    # A cached property, not a private attribute: pydantic looks the latter up through `__getattr__`, at a microsecond and a half.
+    @cached_property
+    def _engine(self) -> Engine:
+        """Clients, policy and store, built from the settings."""
+        standard = {name: value for name in STANDARD if (value := getattr(self, name)) is not None}
+        targets = build(
+            self.providers, namespace=self.namespace, circuit=self.circuit, timeouts=self.timeouts, standard=standard
+        )
+        clock = SystemClock()
+        fanout = Fanout([LogObserver(clock.now), CaptureObserver(), *(_observer(item) for item in self.observers)])
+        policy = Policy(
+            targets=targets, routing=self.routing, total=self.timeout or self.timeouts.total, classifier=self.classifier,
+            retry=self.retry if self.max_retries is None else replace(self.retry, max_retries=self.max_retries),
+            observe=fanout, heard=fanout, gate=Gate(self.max_pending), clock=clock,
+        )  # fmt: skip
+        store = memory_store(self.namespace)
+        for target in targets:
+            if store.conflicts(target):
+                _warn_of_conflict(target)
+        by_name = {target.name: target for target in targets}
+        gate = weakref.ref(policy.gate)
+        fanout(
+            Watching(tuple(by_name), lambda name: store.budget(by_name[name]), lambda: getattr(gate(), "pending", None))
+        )
+        allowed = self.max_tokens or getattr(targets[0].client.model, "max_tokens", None)
+        digests = {target.name: digest(target) for target in targets}
+        return Engine(
+            policy,
+            store,
+            clock,
+            allowed if isinstance(allowed, int) else None,
+            self.stop,
+            self.include_decision,
+            digests,
+        )
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str], **settings: Any) -> ResilientChatModel:
+        """Make a model from a YAML file; `settings` given here win over the file's.
+
+        The file has the keyword arguments' names; `${NAME}` and `${NAME:-default}` in it are read from the environment.
+
+        Raises:
+            SettingsError: Names the field by its path, what was given and the fix.
+        """
+        return cls(**{**read_yaml(path, frozenset(cls.model_fields)), **settings})
+
+    # ---------------------------------------------------------------------------------------------------------- calling
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        engine = self._engine
+        call = engine.call(messages, stop, run_manager, kwargs)
+        try:
+            result: ChatResult = run(call.plan, Hands(engine.store, call.upstream, engine.clock))
+        except ResilienceError as error:
+            widen(error)
+            raise
+        return call.stamped(result)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        engine = self._engine
+        call = engine.call(messages, stop, run_manager, kwargs)
+        try:
+            result: ChatResult = await arun(call.plan, AsyncHands(engine.store, call.upstream, engine.clock))
+        except ResilienceError as error:
+            widen(error)
+            raise
+        return call.stamped(result)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        engine = self._engine
+        call = engine.call(messages, stop, run_manager, kwargs, streams=True)
+        try:
+            yield from stream(call.plan, Hands(engine.store, call.upstream, engine.clock))
+        except ResilienceError as error:
+            widen(error)
+            raise
+        yield from call.last_chunk()
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        engine = self._engine
+        call = engine.call(messages, stop, run_manager, kwargs, streams=True)
+        chunks = astream(call.plan, AsyncHands(engine.store, call.upstream, engine.clock))
+        try:
+            async for chunk in chunks:
+                yield chunk
+        except ResilienceError as error:
+            widen(error)
+            raise
+        finally:
+            await chunks.aclose()
+        for chunk in call.last_chunk():
+            yield chunk
+
+    # Each of the four ways in reads the caller's options before LangChain drops them: `_generate` is not given the config.
+    def invoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Ask for an answer."""
+        if not configurable_of(config):
+            return super().invoke(input, config, stop=stop, **kwargs)
+        with options_of(config):
+            return super().invoke(input, config, stop=stop, **kwargs)
+
+    async def ainvoke(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AIMessage:
+        """Ask for an answer."""
+        if not configurable_of(config):
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
+        with options_of(config):
+            return await super().ainvoke(input, config, stop=stop, **kwargs)
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """Ask for a stream of chunks. Callbacks hear of retries (`on_retry`) from `invoke` alone: LangChain keeps them from `_stream`."""
+        chunks = super().stream(input, config, stop=stop, **kwargs)
+        # Only until the first chunk: by then the request is made, and a context must not stay changed while the caller has the word.
+        with options_of(config):
+            first = next(chunks, None)
+        if first is not None:
+            yield first
+            yield from chunks
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Ask for a stream of chunks. Callbacks hear of retries (`on_retry`) from `invoke` alone: LangChain keeps them from `_stream`."""
+        chunks = super().astream(input, config, stop=stop, **kwargs)
+        try:
+            with options_of(config):
+                first = await anext(chunks, None)
+            if first is not None:
+                yield first
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            await chunks.aclose()  # type: ignore[attr-defined]  # an async generator, though LangChain declares less
+
+    # ----------------------------------------------------------------------------------------------------------- people
+    def status(self) -> dict[str, dict[str, object]]:
+        """What is known of each provider: circuit, blocks, p50 and p99 in seconds, free limits. No secrets."""
+        return {target.name: self._engine.store.status(target) for target in self._engine.policy.targets}
+
+    def override(self, provider: str, mode: Override) -> None:
+        """Set a provider's circuit aside by hand.
+
+        Args:
+            provider: Its name.
+            mode: "forced_open" refuses every call, "disabled" neither refuses nor records, "metrics_only" records but never refuses.
+
+        Raises:
+            SettingsError: For an unknown provider or mode.
+        """
+        if mode is None:
+            raise unknown_name("override", mode, OVERRIDES)
+        self._engine.store.override(self._named(provider), mode)
+
+    def clear_override(self, provider: str) -> None:
+        """Let a provider's circuit rule again."""
+        self._engine.store.override(self._named(provider), None)
+
+    def _named(self, provider: str) -> Target:
+        for target in self._engine.policy.targets:
+            if target.name == provider:
+                return target
+        raise unknown_name("provider", provider, [target.name for target in self._engine.policy.targets])
+
+    def close(self) -> None:
+        """Let go of what the model holds. The memory store belongs to the process, so there is nothing to wait for."""
+
+    async def aclose(self) -> None:
+        """Let go of what the model holds: probes that still run beside answered requests are ended, and count as neutral."""
+        await drain()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # ------------------------------------------------------------------------------------------- what LangChain asks of a model
+    @property
+    def _primary(self) -> BaseChatModel:
+        model: BaseChatModel = self._engine.policy.targets[0].client.model
+        return model
+
+    @property
+    def _llm_type(self) -> str:
+        return "resilient-chat-model"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        """Part of LangChain's cache keys: every provider's configuration counts, or two models would share wrong answers."""
+        return {"providers": self._engine.digests, "default_stop": self.stop}
+
+    @property
+    def model_name(self) -> str | None:
+        """The first provider's model: agents and harness profiles read it."""
+        return self._get_ls_params().get("ls_model_name")
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        # Traces, summarization triggers and harness profiles go by the provider's name; ours would switch them off.
+        return self._primary._get_ls_params(stop=self.stop if stop is None else stop, **kwargs)
+
+    def get_num_tokens(self, text: str) -> int:
+        """As the first provider counts."""
+        return self._primary.get_num_tokens(text)
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """As the first provider counts."""
+        return self._primary.get_num_tokens_from_messages(messages, tools)
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """As the first provider counts."""
+        return self._primary.get_token_ids(text)
+
+
+_SETTINGS = frozenset(ResilientChatModel.model_fields) - frozenset(BaseChatModel.model_fields) - {"streaming"}
+"""The fields that the engine is built from."""
+
+
+# LangChain inspects the signature of `_generate` on every call, which is a tenth of what a call costs; an explicit one is found at once.
+for _method in (ResilientChatModel._generate, ResilientChatModel._agenerate):
+    _method.__signature__ = inspect.signature(_method)  # type: ignore[union-attr]  # PEP 362, unknown to mypy
+
+
+def _observer(given: Any) -> Observer:
+    if given == "prometheus":
+        try:
+            from langchain_resilient.engine.observe.prometheus import PrometheusObserver  # an extra
+        except ImportError as error:
+            msg = "observers: got 'prometheus'; its package is missing: pip install 'langchain-resilient[prometheus]'"
+            raise SettingsError(msg) from error
+        return PrometheusObserver()
+    require(callable(given), "observers", given, 'give a function of an event, or the word "prometheus"')
+    observer: Observer = given
+    return observer
+
+
+def _warn_of_conflict(target: Target) -> None:
+    message = f"{target.name}: another model of this process names this provider with other settings; each call goes by its own model's"
+    warn_user(message, SettingsConflict)

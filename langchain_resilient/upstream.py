@@ -1,0 +1,254 @@
+"""One LangChain request, as the engine's `Upstream`: how it is put to each provider, and how answers are read.
+
+Rules of this file: a provider is called through the seam that gives one run and no child runs (DESIGN §11): `_generate` where that is all
+that `invoke` would do, `_generate_with_cache` where the model has a cache, limiter or output version of its own; streams through `_stream`,
+with the inner limiter asked by us, as LangChain does that only in `stream`. Never `inner.invoke`, which doubles runs and tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, NamedTuple
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.utils import count_tokens_approximately
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from langchain_resilient.engine.classify import Headroom, read_headroom
+from langchain_resilient.engine.errors import TruncatedStreamError
+from langchain_resilient.engine.events import Usage
+from langchain_resilient.engine.policy import Target
+from langchain_resilient.limiter import Patience, waiting
+from langchain_resilient.offloop import in_thread, stream_in_threads
+from langchain_resilient.providers import Client
+
+TOKEN_MARGIN = 1.1
+FINISH_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "completion_reason")
+SILENT_KEYS = frozenset({"type", "id", "index", "annotations"})
+"""Keys of a content block that say nothing by themselves."""
+NOT_WAITING = nullcontext()
+SPEAKING_EXTRAS = ("reasoning_content", "refusal", "audio", "tool_calls", "function_call")
+
+
+class _Retry(NamedTuple):
+    """What LangChain's tracers read of a retry (they know tenacity's)."""
+
+    attempt_number: int
+    outcome: _Outcome
+    idle_for: float = 0.0
+
+
+class _Outcome(NamedTuple):
+    error: BaseException
+    failed: bool = True
+
+    def exception(self) -> BaseException:
+        return self.error
+
+
+class ChatUpstream:
+    """One request to a chat model.
+
+    Args:
+        messages: The conversation.
+        stop: Stop words.
+        run_manager: Of the one run that the caller sees.
+        kwargs: Further arguments of the call.
+        wall: Seconds since the epoch.
+        patience: How long a provider's own rate limiter may be waited for from now on; None: for ever.
+    """
+
+    _calls = 0
+    _last_error: Exception | None = None
+    _tokens: int | None = None
+
+    def __init__(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: Any,
+        kwargs: Mapping[str, Any],
+        wall: Callable[[], float],
+        patience: Callable[[Target], Patience] | None = None,
+    ) -> None:
+        self._messages = messages
+        self._stop = stop
+        self._run_manager = run_manager
+        self._kwargs = kwargs
+        self._wall = wall
+        self._patience = patience
+
+    def input_tokens(self) -> int:
+        """A local estimate of the prompt, 10 % on the safe side; counted once."""
+        if self._tokens is None:
+            self._tokens = math.ceil(count_tokens_approximately(self._messages) * TOKEN_MARGIN)
+        return self._tokens
+
+    # --------------------------------------------------------------------------------------------------------- calling
+    def _waiting(self, target: Target) -> AbstractContextManager[None]:
+        """Bounds the wait for the model's own limiter, if it has one."""
+        if target.client.model.rate_limiter is None or self._patience is None:
+            return NOT_WAITING
+        return waiting(self._patience(target))
+
+    # Of streams' retries a trace hears nothing: LangChain gives `_stream` no run manager; records and observers tell of them.
+    def _retry(self) -> _Retry | None:
+        """What to tell the trace before this attempt; None before the first."""
+        self._calls += 1
+        if self._last_error is None or self._run_manager is None:
+            return None
+        return _Retry(self._calls, _Outcome(self._last_error))
+
+    def call(self, target: Target) -> ChatResult:
+        """Ask for an unstreamed answer."""
+        if (retry := self._retry()) is not None:
+            self._run_manager.on_retry(retry)
+        try:
+            with self._waiting(target):
+                result = self._asked(target.client, self._run_manager)
+        except Exception as error:
+            self._last_error = error
+            raise
+        return self._whole(target, result)
+
+    def _asked(self, client: Client, run_manager: Any) -> ChatResult:
+        model, arguments = client.asked_with(self._kwargs)
+        if not client.plain:
+            return model._generate_with_cache(self._messages, self._stop, run_manager, **arguments)
+        if client.takes_run_manager:
+            return model._generate(self._messages, self._stop, run_manager, **arguments)
+        return model._generate(self._messages, self._stop, **arguments)
+
+    async def acall(self, target: Target) -> ChatResult:
+        """Ask for an unstreamed answer."""
+        if (retry := self._retry()) is not None:
+            await self._run_manager.on_retry(retry)
+        try:
+            with self._waiting(target):
+                result = await self._aasked(target)
+        except Exception as error:
+            self._last_error = error
+            raise
+        return self._whole(target, result)
+
+    async def _aasked(self, target: Target) -> ChatResult:
+        client: Client = target.client
+        if not client.generates_async:
+            run_manager = self._run_manager and self._run_manager.get_sync()
+            return await in_thread(partial(self._asked, client, run_manager), target.route)
+        model, arguments = client.asked_with(self._kwargs)
+        if not client.plain:
+            return await model._agenerate_with_cache(self._messages, self._stop, self._run_manager, **arguments)
+        if client.atakes_run_manager:
+            return await model._agenerate(self._messages, self._stop, self._run_manager, **arguments)
+        return await model._agenerate(self._messages, self._stop, **arguments)
+
+    def _whole(self, target: Target, result: ChatResult) -> ChatResult:
+        if target.client.streams_inside and self.finish_reason(result.generations[0]) is None:
+            msg = "the answer ended without a finish reason"
+            raise TruncatedStreamError(msg)
+        return result
+
+    def stream(self, target: Target) -> Iterator[ChatGenerationChunk]:
+        """Ask for a stream of chunks; one chunk from a model that can't stream."""
+        client: Client = target.client
+        if not client.streams:
+            return iter([_as_chunk(self.call(target))])
+        model, arguments = client.asked_with(self._kwargs)
+        if model.rate_limiter is not None:
+            with self._waiting(target):
+                model.rate_limiter.acquire(blocking=True)
+        return model._stream(self._messages, stop=self._stop, **arguments)
+
+    async def astream(self, target: Target) -> AsyncIterator[ChatGenerationChunk]:
+        """Ask for a stream of chunks; one chunk from a model that can't stream."""
+        client: Client = target.client
+        if not client.streams:
+            yield _as_chunk(await self.acall(target))
+            return
+        model, arguments = client.asked_with(self._kwargs)
+        if model.rate_limiter is not None:
+            with self._waiting(target):
+                await model.rate_limiter.aacquire(blocking=True)
+        if client.streams_async:
+            chunks = model._astream(self._messages, stop=self._stop, **arguments)
+        else:
+            chunks = stream_in_threads(
+                partial(model._stream, self._messages, stop=self._stop, **arguments), target.route
+            )
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            close = getattr(chunks, "aclose", None)
+            if close is not None:
+                await close()
+
+    def keeps_time(self, target: Target, seconds: float) -> bool:
+        """Whether the client itself gives up within about `seconds`, whatever comes."""
+        limit = target.client.gives_up_after
+        return limit is not None and limit <= seconds + 1.0
+
+    # --------------------------------------------------------------------------------------------------------- reading
+    def has_content(self, chunk: ChatGenerationChunk) -> bool:
+        """Whether a chunk carries text, reasoning, a tool call, a refusal or audio."""
+        message = chunk.message
+        content = message.content
+        if isinstance(content, str):
+            if content:
+                return True
+        elif any(_speaks(block) for block in content):
+            return True
+        if getattr(message, "tool_call_chunks", None) or getattr(message, "tool_calls", None):
+            return True
+        extras = message.additional_kwargs
+        return bool(extras) and any(extras.get(key) for key in SPEAKING_EXTRAS)
+
+    def finish_reason(self, chunk: Any) -> str | None:
+        """Why the provider stopped, if this chunk (or answer) says so."""
+        for told in (chunk.message.response_metadata, chunk.generation_info):
+            if told:
+                for key in FINISH_REASONS:
+                    if told.get(key):
+                        return str(told[key])
+                if told.get("status") in {"completed", "incomplete"}:
+                    return str(told["status"])
+        return None
+
+    def usage(self, answer: Any) -> Usage | None:
+        """The tokens that an answer, or a chunk, reports."""
+        message = answer.generations[0].message if isinstance(answer, ChatResult) else answer.message
+        told = getattr(message, "usage_metadata", None)
+        if not told:
+            return None
+        details = told.get("input_token_details") or {}
+        return Usage(told.get("input_tokens") or 0, told.get("output_tokens") or 0, details.get("cache_read") or 0)
+
+    def headroom(self, answer: ChatResult) -> tuple[Headroom, ...]:
+        """The limits that the response's headers report, where the client was told to keep them."""
+        generation = answer.generations[0]
+        # LangChain moves them into the message only after `_generate`; with an inner cache that has happened already.
+        told = generation.generation_info or {}
+        headers = told.get("headers") or generation.message.response_metadata.get("headers")
+        return read_headroom(headers, wall=self._wall()) if headers else ()
+
+    def text(self, chunk: ChatGenerationChunk) -> str:
+        """The plain text of a chunk."""
+        return chunk.text
+
+
+def _speaks(block: str | dict[str, Any]) -> bool:
+    if isinstance(block, str):
+        return bool(block)
+    return any(value for key, value in block.items() if key not in SILENT_KEYS)
+
+
+def _as_chunk(result: ChatResult) -> ChatGenerationChunk:
+    generation = result.generations[0]
+    message: Any = generation.message
+    if isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk):
+        message = AIMessageChunk(**{**message.model_dump(exclude={"type"}), "chunk_position": "last"})
+    return ChatGenerationChunk(message=message, generation_info=generation.generation_info)
