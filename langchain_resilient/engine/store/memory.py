@@ -139,7 +139,8 @@ class MemoryStore:
                 if isinstance(found, Ticket):
                     if ask.patience > 0:
                         self._leave_lines(ask, now)
-                    return found._replace(passed=tuple(refusals)) if refusals else found
+                    # `_replace` would cost as much as half a decision; `passed` is the last field.
+                    return Ticket._make((*found[:-1], tuple(refusals))) if refusals else found
                 refusals.append(found)
                 if found.reason in LINE_LIMITS and target.limits.on_limit != "next":
                     if target.limits.on_limit == "reject":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 
 
 class Turn:
@@ -24,9 +25,9 @@ class Turn:
 
     def __enter__(self) -> None:
         self._lock.acquire()
-        self._owner = threading.get_ident()
+        self._owner = get_ident()
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         self._owner = 0
         self._lock.release()
         while self._later:
@@ -34,7 +35,7 @@ class Turn:
 
     def postponed(self, step: Callable[[], object]) -> bool:
         """Whether this thread is in the middle of a step; then `step` is done after it."""
-        if self._owner != threading.get_ident():
+        if self._owner != get_ident():
             return False
         self._later.append(step)
         return True
