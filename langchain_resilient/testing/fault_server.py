@@ -116,7 +116,7 @@ class FaultServer:
         input_tokens: int | None = None,
         output_tokens: int | None = None,
         chunk_delay: float = 0.0,
-        delay: float = 0.0,
+        delay: float | Callable[[RecordedRequest], float] = 0.0,
     ) -> None:
         """Set how healthy answers look from now on; replaces what was set before, a tool call too.
 
@@ -125,7 +125,7 @@ class FaultServer:
             A request that forces a tool call gets one all the same, and one that sets a JSON schema an object that fits it,
             unless the text is JSON itself.
         input_tokens, output_tokens: reported usage. Default: a quarter of the prompt's characters; the words of the answer.
-        delay: seconds before the response begins. Default 0.
+        delay: seconds before the response begins, or a function of the request that tells them. Default 0.
         chunk_delay: seconds between chunks of a stream. Default 0.
         """
         with self._changed:

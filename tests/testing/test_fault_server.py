@@ -424,6 +424,23 @@ def test_keepalive(server: FaultServer, wire: str):
     assert server.requests[0].wait_ended() and not server.requests[0].disconnected
 
 
+def test_delay_from_a_function(server: FaultServer):
+    """How late an answer begins may depend on the request: one that takes for ever delays no other."""
+    asked: list[str] = []
+
+    def delay(record: RecordedRequest) -> float:
+        asked.append(record.body["messages"][-1]["content"])
+        return 30.0 if asked[-1] == "slow" else 0.0
+
+    server.answer("Ok.", delay=delay)
+    patient, impatient = model_of(server, "openai"), model_of(server, "openai", SHORT)
+    assert patient.invoke("quick").text == "Ok."
+    with pytest.raises(Exception, match="timed out"):
+        impatient.invoke("slow")
+    assert patient.invoke("quick").text == "Ok."
+    assert asked == ["quick", "slow", "quick"]
+
+
 def test_slow(server: FaultServer, wire: str):
     """A slow answer is too late for an impatient client, and whole for a patient one."""
     server.schedule(Fault.slow(30), Fault.slow(0.01, chunk_delay=0.001))

@@ -160,7 +160,7 @@ class _Play:
             self._break()
             return
         refusal = fault.refusal if fault.ending == "done" else None
-        usual = 0.0 if refusal else self.answer.delay
+        usual = 0.0 if refusal else self.answer.delay_of(self.record)
         self._pause(usual if fault.delay is None else fault.delay)
         if refusal:
             self._refuse(refusal)

@@ -22,8 +22,12 @@ class Answer:
     tool: ToolUse | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
-    delay: float = 0.0
+    delay: float | Callable[[RecordedRequest], float] = 0.0
     chunk_delay: float = 0.0
+
+    def delay_of(self, record: RecordedRequest) -> float:
+        """Say how many seconds late the answer to this request begins."""
+        return self.delay(record) if callable(self.delay) else self.delay
 
 
 def compose(
