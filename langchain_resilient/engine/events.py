@@ -131,6 +131,7 @@ class CircuitChanged(NamedTuple):
     before: str
     after: str
     reason: str
+    """The `ErrorKind` of the failure that opened it, or "slow"; "probe" for half-open; "ok" or "first_token" for closed."""
 
 
 class CredentialBlocked(NamedTuple):

@@ -97,13 +97,13 @@ def note_opened(
     seconds = now / SECOND
     route.latency.silent_streams.end(ticket.attempt, seconds, answered=True)
     route.latency.streams.add(first_token, seconds, target.max_latency)
-    before = route.circuit
+    before, slow = route.circuit, _slow(target, first_token)
     if ticket.probe and not before.broke_midway and route.override != "disabled":
         route.circuit = circuit.report(
             before, target.circuit, now, "success",
-            generation=ticket.generation, attempt=ticket.attempt, slow=_slow(target, first_token), spread=spread(),
+            generation=ticket.generation, attempt=ticket.attempt, slow=slow, spread=spread(),
         )  # fmt: skip
-    return _settled(route, account, target, before, "first_token", now)
+    return _settled(route, account, target, before, "slow" if slow else "first_token", now)
 
 
 def note_settled(
@@ -117,16 +117,15 @@ def note_settled(
         _reconcile(account, ticket, report, now)
     _note_latency(route, ticket, report, now)
     blocked = _note_blocks(account, ticket, report, now)
-    before = route.circuit
+    before, slow = route.circuit, _slow(target, report.first_token if ticket.stream else report.seconds)
     if route.override != "disabled":
         outcome = "success" if report.kind is None else _outcome(route, report)
-        slow = _slow(target, report.first_token if ticket.stream else report.seconds)
         route.circuit = circuit.report(
             before, target.circuit, now, outcome, generation=ticket.generation, attempt=ticket.attempt, slow=slow,
             floor=int(report.retry_after * SECOND) if report.retry_after else 0,
             spread=0 if outcome == "success" and not slow else spread(),
         )  # fmt: skip
-    settled = _settled(route, account, target, before, report.kind or "ok", now)
+    settled = _settled(route, account, target, before, report.kind or ("slow" if slow else "ok"), now)
     return settled if blocked is None else settled._replace(changes=(*settled.changes, blocked))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.classify import ErrorKind, Headroom
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked, Usage
 from langchain_resilient.engine.policy import Price
@@ -226,6 +227,21 @@ def test_a_change_of_circuit_is_told_with_its_reason(store):
     told = [settle(store, admitted(store, item), K.OVERLOADED) for _ in range(5)]
     assert [item.changes for item in told] == [()] * 4 + [(CircuitChanged("a", "closed", "open", "overloaded"),)]
     assert told[-1].phase == "open"
+
+
+def test_a_circuit_that_slowness_opened_says_so(store, clock):
+    """The answers came, so "ok" would explain nothing: the reason is "slow", for calls, for probes and for streams' first tokens."""
+    settings = Circuit(slow_first_token=1.0, minimum_calls=2, recovery_timeout=10.0, probe="inline")
+    calls, streams = target("calls", circuit=settings), target("streams", circuit=settings)
+    told = [settle(store, admitted(store, calls), seconds=2.0) for _ in range(2)]
+    assert told[-1].changes == (CircuitChanged("calls", "closed", "open", "slow"),)
+    for _ in range(2):
+        settle(store, admitted(store, streams, stream=True), K.OVERLOADED)
+    clock.advance(15.0)
+    probe = settle(store, admitted(store, calls), seconds=2.0)
+    assert probe.changes == (CircuitChanged("calls", "half_open", "open", "slow"),)
+    opened = store.opened(admitted(store, streams, stream=True), 2.0)
+    assert opened.changes == (CircuitChanged("streams", "half_open", "open", "slow"),)
 
 
 def test_an_open_circuit_waits_for_the_providers_own_retry_after(store):
