@@ -180,7 +180,8 @@ class Journey:
     def note(self, ticket: Ticket, kind: str, seconds: float, failure: Failure | None = None) -> None:
         """Remember an attempt's end."""
         limit, status = (None, None) if failure is None else (failure.limit, failure.status)
-        self.attempts.append(Attempt(ticket.target.name, kind, seconds, self.waited, ticket.probe, limit, status))
+        word = str(kind)  # a plain word to print, not an enum's member
+        self.attempts.append(Attempt(ticket.target.name, word, seconds, self.waited, ticket.probe, limit, status))
         self.waited = 0.0
 
     def answered(self, ticket: Ticket, seconds: float, first_token: float | None, usage: Usage | None) -> None:

@@ -49,6 +49,12 @@ def test_the_record_of_a_healthy_request(world):
     assert told == [decision]
 
 
+def test_a_record_prints_as_plain_words(world):
+    """The kind of a failed attempt is a word: an enum member would print as `<ErrorKind.OVERLOADED: 'overloaded'>`."""
+    decision = world({"a": [status(503)], "b": ["hello"]}).ask().decision
+    assert repr([attempt.kind for attempt in decision.attempts]) == "['overloaded', 'ok']"
+
+
 def test_the_record_of_an_eventful_request(world):
     """Every attempt with its kind, seconds, wait, limit and status, and who was refused."""
     script = {"a": [Step(status(500), 1.0)], "b": [NEVER], "c": ["hello"], "d": [Step("from d", 2.0)]}
