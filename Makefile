@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is built on demand from any Python >= 3.11: PYTHON=... picks one.
 .DEFAULT_GOAL := help
-.PHONY: help test test-full lint type format bench build clean
+.PHONY: help demo test test-full lint type format bench build clean
 
 # One pip at a time; and test-full needs what test made.
 .NOTPARALLEL:
@@ -16,9 +16,15 @@ define heading
 endef
 # Extra arguments for pytest: make test PYTEST_ARGS='-k circuit'
 PYTEST_ARGS ?=
+# Options of the demo: make demo DEMO_ARGS='--speed 4 --plain'
+DEMO_ARGS ?=
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Play the 2 PM outage on three fake providers: a minute, no key, no server
+	$(call bootstrap,demo)
+	$(BIN)/python -m langchain_resilient.cli demo --chart build $(DEMO_ARGS)
 
 test: ## Run every test that pip can provide for; lists those that need system packages
 	$(call heading,test)

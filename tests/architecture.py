@@ -16,11 +16,17 @@ ENGINE = f"{TOP}.engine"
 # one another; other modules of one line may not, save on line 9 inside one package.
 LINES: dict[str, float] = {
     TOP: 11,  # public names, resolved lazily: nothing inside the package imports them from here
+    f"{TOP}.cli": 10.6,  # the command stands on everything, and nothing on it
+    f"{TOP}.cli.*": 10.6,
+    f"{TOP}.demo": 10.5,  # plays an outage on the fakes, with the real chat model
+    f"{TOP}.demo.*": 10.5,
     f"{TOP}.testing": 10,  # fakes stand on everything, and nothing that is shipped for production on them
     f"{TOP}.testing.*": 10,
     f"{TOP}.chat_model": 9,
     f"{TOP}.binding": 9,
+    f"{TOP}.structured": 9,
     f"{TOP}.messages": 9,
+    f"{TOP}.messages.*": 9,
     f"{TOP}.middleware": 9,
     f"{TOP}.upstream": 9,
     f"{TOP}.offloop": 9,
@@ -30,7 +36,6 @@ LINES: dict[str, float] = {
     f"{TOP}.identity": 9,
     f"{TOP}.call": 9,
     f"{TOP}.config": 9,
-    f"{TOP}.cli": 9,
     "litellm_hooks": 9,
     "litellm_hooks.*": 9,
     ENGINE: 8,
@@ -87,6 +92,15 @@ THIRD_PARTY: dict[str, set[str]] = {
     f"{ENGINE}*": set(),
     f"{TOP}.config": {"pydantic", "pydantic_core", "yaml"},  # litellm_hooks uses it: no LangChain
     f"{TOP}.middleware": {"langchain", "langchain_core", "langgraph", "pydantic"},
+    f"{TOP}.cli*": {"langchain_core", "pydantic", "rich", "typer"},
+    f"{TOP}.demo*": {
+        "langchain_anthropic",
+        "langchain_core",
+        "langchain_ollama",
+        "langchain_openai",
+        "matplotlib",
+        "rich",
+    },
     f"{TOP}.testing*": {"langchain_core", "pydantic"},
     f"{TOP}.*": {"langchain", "langchain_core", "pydantic"},
     "litellm_hooks*": {"litellm", "fastapi"},

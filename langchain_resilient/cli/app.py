@@ -1,0 +1,195 @@
+"""The command's words: what may be typed, its help, and how a run ends.
+
+Rules of this file: signatures and help only; what a command does is in the file of its name, imported when it runs, so that `--help`
+costs no LangChain. Whatever is raised ends in `run`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from langchain_resilient.cli.demo import EPILOG as DEMO_EPILOG
+from langchain_resilient.cli.demo import demo
+from langchain_resilient.cli.failures import CLOSED, DONE, INTERRUPTED, TRACEBACK, USAGE, OutputClosed, explained
+from langchain_resilient.cli.session import Session
+
+CODES = """\
+\b
+Exit codes:
+  0    done
+  1    what was asked for failed: no provider answered, a stream broke,
+       a ping failed
+  2    the usage or the settings are wrong; nothing was sent
+  70   a bug of ours; LANGCHAIN_RESILIENT_TRACEBACK=1 shows where
+  130  interrupted with Ctrl-C
+  141  whoever read the output closed it, as with "| head -1"
+"""
+WITHOUT = """\
+\b
+Without --provider and --config, the keys in the environment decide, in
+this order, as far as their packages are installed:
+"""
+APP_EPILOG = f"""\
+\b
+Examples:
+  langchain-resilient chat "Why is the sky blue?"
+  langchain-resilient chat "Hi" -p openai:gpt-4.1 -p ollama:llama3.1
+  langchain-resilient check resilience.yaml --ping
+
+{CODES}"""
+CHAT_EPILOG = f"""\
+\b
+Examples:
+  langchain-resilient chat "Why is the sky blue?"
+  langchain-resilient chat "Hi" -p openai:gpt-4.1 \\
+      -p anthropic:claude-sonnet-4-5
+  langchain-resilient chat - -c resilience.yaml < question.txt > answer.txt
+  langchain-resilient chat "Hi" --json | jq .decision.provider
+
+{{keys}}
+{CODES}"""
+CHECK_EPILOG = f"""\
+\b
+Examples:
+  langchain-resilient check resilience.yaml
+  langchain-resilient check -p openai:gpt-4.1 -p anthropic:claude-sonnet-4-5
+  langchain-resilient check resilience.yaml --ping
+  langchain-resilient check resilience.yaml --json | jq .failures
+
+{CODES}"""
+
+
+def _chat_epilog() -> str:
+    from langchain_resilient.cli.sources import KEYS
+
+    width = max(len(key.names) for key in KEYS)
+    rows = "\n".join(f"  {key.names:{width}}  {key.spec}" for key in KEYS)
+    return CHAT_EPILOG.format(keys=WITHOUT + rows + "\n")
+
+
+# Boxes are no good at 40 columns, and an error in a box is no line.
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+Providers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        "-p",
+        metavar="SPEC",
+        help="A provider, such as openai:gpt-4.1. Repeat it: first come, first asked.",
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Settings, such as resilience.yaml, instead of --provider."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout, also on failure.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        try:
+            number = version("langchain-resilient")
+        except PackageNotFoundError:  # run from a checkout
+            number = "(not installed)"
+        typer.echo(f"langchain-resilient {number}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True, epilog=APP_EPILOG)
+def _main(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Chat models that keep answering while their providers fail."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(USAGE)
+
+
+@app.command(epilog=_chat_epilog())
+def chat(
+    context: typer.Context,
+    question: Annotated[list[str], typer.Argument(metavar="QUESTION", help='The question; "-" reads it from stdin.')],
+    provider: Providers = None,
+    config: Config = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message before the question.")] = None,
+    deadline: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="For everything, retries and fallbacks included.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(metavar="N", help="The longest answer, in tokens.")] = None,
+    no_stream: Annotated[bool, typer.Option("--no-stream", help="Ask for the answer in one piece.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors on stderr.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask a question, stream the answer, show the decision."""
+    from langchain_resilient.cli.chat import Ask, ask
+
+    session = _session(context, wants_json=json)
+    session.quiet = quiet
+    ask(session, Ask(question, provider or [], config, system, deadline, max_tokens, streams=not no_stream))
+
+
+@app.command(epilog=CHECK_EPILOG)
+def check(
+    context: typer.Context,
+    file: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="Settings, such as resilience.yaml.")] = None,
+    provider: Providers = None,
+    config: Config = None,
+    ping: Annotated[bool, typer.Option("--ping", help="Send one tiny real request to each provider.")] = False,
+    deadline: Annotated[float, typer.Option(metavar="SECONDS", help="For each ping.")] = 20.0,
+    json: Json = False,
+) -> None:
+    """Validate settings; say what each failure would lead to."""
+    from langchain_resilient.cli.check import inspect
+
+    inspect(_session(context, wants_json=json), provider or [], config, file, deadline if ping else None)
+
+
+app.command(epilog=DEMO_EPILOG)(demo)
+
+
+def _session(context: typer.Context, *, wants_json: bool) -> Session:
+    session = context.ensure_object(Session)
+    session.wants_json = wants_json
+    return session
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command; returns its exit code. Nothing is raised."""
+    # Asked for even where the arguments make no sense: a script reads the error from the document it expects.
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    session = Session(wants_json="--json" in options)
+    try:
+        code = app(arguments, prog_name="langchain-resilient", standalone_mode=False, obj=session)
+        if code != INTERRUPTED:
+            return code if isinstance(code, int) else DONE
+        raise KeyboardInterrupt
+    except (OutputClosed, SystemExit):  # the latter is how the parser ends where nobody reads its help
+        return CLOSED
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  # where every error of a command ends
+        return _ended(session, error)
+
+
+def _ended(session: Session, error: BaseException) -> int:
+    """Tell how it ended; returns the exit code."""
+    failed = explained(error)
+    if os.environ.get(TRACEBACK) == "1":
+        sys.stderr.write(session.redactor.clean("".join(traceback.format_exception(error))))
+    try:
+        if session.wants_json:
+            said = {"kind": failed.kind, "message": session.redactor.line(str(failed)), "exit_code": failed.code}
+            session.document({"error": {**said, **failed.details}, **failed.document})
+        session.error(failed)
+    except OutputClosed:
+        return CLOSED
+    return failed.code
