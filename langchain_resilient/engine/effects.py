@@ -36,6 +36,9 @@ class Upstream(Protocol):
     def keeps_time(self, target: Target, seconds: float) -> bool:
         """Whether the client itself gives up within about `seconds`, so that a sync call may run in the caller's thread."""
 
+    def changes(self, target: Target) -> tuple[str, ...]:
+        """What of the request was converted or left out for this target."""
+
     def has_content(self, chunk: Any) -> bool:
         """Whether a chunk carries text, reasoning, a tool call, a refusal or audio: not a keep-alive."""
 
@@ -240,9 +243,15 @@ class Call(NamedTuple):
 
 
 class Race(NamedTuple):
-    """Make two attempts at once, for the first good answer. Reply: `Raced`."""
+    """Make attempts at once, for the first good answer.
 
-    calls: tuple[Call, Call]
+    Reply: `Raced`, as soon as one has answered, any but the first has failed, or none is left. The first runner is a probe, which may
+    hang: when the one beside it fails, somebody else may take that place.
+    """
+
+    calls: tuple[Call, ...]
+    running: Any = None
+    """A runner of an earlier race that goes on: it is then the first, and `calls` begin beside it."""
 
 
 class Detach(NamedTuple):

@@ -14,6 +14,7 @@ attempt alone explains the outcome; nothing here names LangChain.
     ├── AttemptError                       what the drivers themselves see go wrong in an attempt
     │   ├── AttemptTimeoutError            a time limit fired (also a TimeoutError)
     │   ├── TruncatedStreamError           a stream ended without its finish reason
+    │   ├── InvalidOutputError             a structured answer does not parse or validate
     │   └── LocalFaultError                this process could not make the attempt
     └── SettingsError                      a setting makes no sense (also a ValueError)
 """
@@ -116,7 +117,7 @@ class AllProvidersFailedError(ResilienceError, ExceptionGroup[Exception]):
 
 
 class StreamInterruptedError(ResilienceError):
-    """A stream broke after part of it had been shown.
+    """A stream broke after part of it had been shown. Not to be retried blindly: what was shown would be shown again.
 
     Args:
         message: What broke it.
@@ -124,7 +125,7 @@ class StreamInterruptedError(ResilienceError):
         usage: The tokens reported so far, None where the provider had not reported any.
     """
 
-    is_retryable = True
+    is_retryable = False
 
     def __init__(self, message: str, *, partial: str = "", usage: Any = None) -> None:
         super().__init__(message)
@@ -164,6 +165,23 @@ class TruncatedStreamError(AttemptError):
     """A stream ended without a finish reason on a wire that always sends one."""
 
     error_kind = "stream_interrupted"
+
+
+class InvalidOutputError(AttemptError):
+    """An answer came, and does not parse or validate as what was asked for. Its cause is the parser's own exception.
+
+    Args:
+        message: What is wrong with it, without a word of it.
+        answer: The answer all the same, for callers who asked for it raw.
+        usage: The tokens that it used, None where that is unknown.
+    """
+
+    error_kind = "invalid_output"
+
+    def __init__(self, message: str, *, answer: Any = None, usage: Any = None) -> None:
+        super().__init__(message)
+        self.answer = answer
+        self.usage = usage
 
 
 class LocalFaultError(AttemptError):

@@ -32,6 +32,8 @@ class Attempt(NamedTuple):
     limit: str | None = None
     """For a timeout: which limit fired."""
     status: int | None = None
+    changed: tuple[str, ...] = ()
+    """What of the request was converted or left out, as this provider would not have taken it."""
 
 
 class Refusal(NamedTuple):

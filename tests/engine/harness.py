@@ -17,6 +17,7 @@ from langchain_resilient.engine.classify.headroom import Headroom
 from langchain_resilient.engine.drive import AsyncHands, Hands, arun, astream, run, stream
 from langchain_resilient.engine.drive.common import AT_STORE
 from langchain_resilient.engine.effects import (
+    Abandon,
     Admit,
     Answered,
     Call,
@@ -186,6 +187,10 @@ class ScriptedUpstream:
     def finish_reason(self, chunk: Chunk) -> str | None:
         return chunk.finish
 
+    def changes(self, target: Target) -> tuple[str, ...]:
+        """Nothing is ever converted."""
+        return ()
+
     def usage(self, answer: Chunk) -> Usage | None:
         return answer.usage
 
@@ -243,13 +248,16 @@ class TimedHands(Hands):
         return self.world.pulled(effect, super()._pull(effect._replace(limit=5.0)))
 
     def _race(self, race: Race) -> Raced:
-        first, second = self.world.order(race)
+        calls = self.world.runners(race)
+        if len(calls) == 1:
+            return Raced((self._call(calls[0]),), None)
+        first, second = self.world.order(calls)
         began = self.clock.now()
-        fate = self._call(race.calls[first])
-        self.world.passed(race.calls[second], self.clock.now() - began)
-        if isinstance(fate, Answered):
-            return self.world.raced(first, fate, None, Loser(race.calls[second]))
-        return self.world.raced(first, fate, self._call(race.calls[second]), None)
+        fate = self._call(calls[first])
+        self.world.passed(calls[second], self.clock.now() - began)
+        if isinstance(fate, Answered) or first == 1:
+            return self.world.raced(first, fate, None, Loser(calls[second]))
+        return self.world.raced(first, fate, self._call(calls[second]), None)
 
 
 class AsyncTimedHands(AsyncHands):
@@ -277,13 +285,16 @@ class AsyncTimedHands(AsyncHands):
         return self.world.pulled(effect, await super()._pull(effect._replace(limit=5.0)))
 
     async def _race(self, race: Race) -> Raced:
-        first, second = self.world.order(race)
+        calls = self.world.runners(race)
+        if len(calls) == 1:
+            return Raced((await self._call(calls[0]),), None)
+        first, second = self.world.order(calls)
         began = self.clock.now()
-        fate = await self._call(race.calls[first])
-        self.world.passed(race.calls[second], self.clock.now() - began)
-        if isinstance(fate, Answered):
-            return self.world.raced(first, fate, None, Loser(race.calls[second]))
-        return self.world.raced(first, fate, await self._call(race.calls[second]), None)
+        fate = await self._call(calls[first])
+        self.world.passed(calls[second], self.clock.now() - began)
+        if isinstance(fate, Answered) or first == 1:
+            return self.world.raced(first, fate, None, Loser(calls[second]))
+        return self.world.raced(first, fate, await self._call(calls[second]), None)
 
 
 class WatchedStore:
@@ -375,7 +386,7 @@ class World:
 
     def abandons(self, effect: Effect) -> bool:
         """Take note of a race's abandoned loser."""
-        loser = getattr(effect, "running", None)
+        loser = effect.running if isinstance(effect, Abandon) else None
         if not isinstance(loser, Loser):
             return False
         name = loser.call.ticket.target.name
@@ -400,14 +411,24 @@ class World:
         self.clock.advance(min(after, effect.limit))
         return item if after < effect.limit else Failed(AttemptTimeoutError("idle", effect.limit), effect.limit)
 
-    def order(self, race: Race) -> tuple[int, int]:
+    @staticmethod
+    def runners(race: Race) -> list[Call]:
+        """The calls of a race, the one first that was under way before."""
+        return [*([] if race.running is None else [race.running.call]), *race.calls]
+
+    def order(self, calls: list[Call]) -> tuple[int, int]:
         """Which runner is through first."""
-        took = [min(self.upstream.peek(call.ticket.target.name).seconds, call.limit) for call in race.calls]
-        return (0, 1) if took[0] <= took[1] else (1, 0)
+        left = [self._left(call) for call in calls]
+        return (0, 1) if left[0] <= left[1] else (1, 0)
+
+    def _left(self, call: Call) -> float:
+        name = call.ticket.target.name
+        return min(self.upstream.peek(name).seconds, call.limit - self.upstream.skipped.get(name, 0.0))
 
     def passed(self, call: Call, seconds: float) -> None:
         """Count the time that a runner has had already."""
-        self.upstream.skipped[call.ticket.target.name] = seconds
+        name = call.ticket.target.name
+        self.upstream.skipped[name] = self.upstream.skipped.get(name, 0.0) + seconds
 
     @staticmethod
     def raced(first: int, fate: Any, other: Any, running: Any) -> Raced:

@@ -93,13 +93,13 @@ def test_a_refusal_tells_of_whom_and_for_how_long(cls):
         (DeadlineExceededError("x"), False),
         (RateLimitedError("x"), True),
         (RateLimitedError("x", never=True), False),
-        (StreamInterruptedError("x"), True),
+        (StreamInterruptedError("x"), False),  # part of it has been shown
         (AttemptTimeoutError("connect", 5.0), True),
         (SettingsError("x"), False),
     ],
 )
 def test_whether_the_same_request_may_succeed_later(error, retryable):
-    """A refusal or a failed attempt may pass; a deadline, a request larger than its limit or a wrong setting won't."""
+    """A refusal or a failed attempt may pass; a deadline, a shown stream, a request larger than its limit or a wrong setting won't."""
     assert error.is_retryable is retryable
 
 

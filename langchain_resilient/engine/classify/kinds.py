@@ -29,6 +29,7 @@ class ErrorKind(StrEnum):
     CONTEXT_OVERFLOW = "context_overflow"
     CONTENT_POLICY = "content_policy"
     CLIENT_ERROR = "client_error"
+    INVALID_OUTPUT = "invalid_output"
     CANCELLED = "cancelled"
     LOCAL = "local"
     UNKNOWN = "unknown"
@@ -38,7 +39,8 @@ class ErrorKind(StrEnum):
         """One of five coarser words: "rate_limited", "transient", "fatal", "client_error", "unknown".
 
         `permission` and `not_found` are client errors: a request for what this key may not have; neither blocks the key, as
-        `fatal` does. `cancelled` is the caller's act too. `local` is unknown: no provider's fault, neutral to circuits.
+        `fatal` does. `cancelled` is the caller's act too. `local` is unknown: no provider's fault, neutral to circuits; so is `invalid_output`,
+        which is a model's and not its provider's.
         """
         return _FAMILIES[self]
 
@@ -74,6 +76,7 @@ _FAMILIES: Final = {
     ErrorKind.CONTEXT_OVERFLOW: "client_error",
     ErrorKind.CONTENT_POLICY: "client_error",
     ErrorKind.CLIENT_ERROR: "client_error",
+    ErrorKind.INVALID_OUTPUT: "unknown",
     ErrorKind.CANCELLED: "client_error",
     ErrorKind.LOCAL: "unknown",
     ErrorKind.UNKNOWN: "unknown",

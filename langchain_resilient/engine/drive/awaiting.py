@@ -210,12 +210,13 @@ class AsyncHands:
             return Failed(error, 0.0)
 
     async def _race(self, race: Race) -> Raced:
-        tasks = [asyncio.create_task(self._call(call)) for call in race.calls]
+        tasks = [] if race.running is None else [race.running]
+        tasks += [asyncio.create_task(self._call(call)) for call in race.calls]
         pending = set(tasks)
         try:
             while pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                if any(isinstance(task.result(), Answered) for task in done):
+                if any(isinstance(task.result(), Answered) or task is not tasks[0] for task in done):
                     break
         except BaseException:
             for task in tasks:

@@ -76,6 +76,8 @@ class _Held:
             self._tickets[reply.attempt] = reply
         elif isinstance(effect, Settle):
             self._tickets.pop(effect.ticket.attempt, None)
+        elif isinstance(effect, Detach):  # a probe that runs on reports its own end
+            self._tickets.pop(effect.running.call.ticket.attempt, None)
         elif isinstance(reply, Answered):
             self._streams.append(reply.value)
         elif isinstance(reply, Raced):
@@ -104,6 +106,11 @@ def run(plan: Plan, hands: Hands) -> Any:
             reply = hands.perform(effect) if at_store is None else at_store(hands.store, effect)
         except BaseException as raised:  # noqa: BLE001  # the plan decides what it means
             error = raised
+
+
+def _decided(runners: list[Running], fates: dict[Running, Answered | Failed]) -> bool:
+    """Whether a race is: one has answered, or any but the first has failed."""
+    return any(isinstance(fate, Answered) or runner is not runners[0] for runner, fate in fates.items())
 
 
 class Hands:
@@ -225,11 +232,15 @@ class Hands:
 
     def _race(self, race: Race) -> Raced:
         ends: queue.SimpleQueue[Running] = queue.SimpleQueue()
-        runners = [self._begin(call, ends.put) for call in race.calls]
+        earlier: Running | None = race.running
+        if earlier is not None:
+            earlier.afterwards(lambda _: ends.put(earlier))  # it was told to report to another race
+        runners = [] if earlier is None else [earlier]
+        runners += [self._begin(call, ends.put) for call in race.calls]
         # What ends after its limit has failed already, and its stream is closed: only the first fate counts.
         fates: dict[Running, Answered | Failed] = {runner: runner.fate for runner in runners if runner.fate is not None}
         try:
-            while len(fates) < len(runners) and not any(isinstance(fate, Answered) for fate in fates.values()):
+            while len(fates) < len(runners) and not _decided(runners, fates):
                 ended, fate = self._next_end(ends, [runner for runner in runners if runner not in fates])
                 if ended not in fates and ended.raised is not None:
                     raise ended.raised

@@ -36,14 +36,15 @@ COURSES: dict[ErrorKind, Course] = {
     ErrorKind.CONTEXT_OVERFLOW: Course("never"),
     ErrorKind.CONTENT_POLICY: Course("never", onward=False),
     ErrorKind.CLIENT_ERROR: Course("never", onward=False),
+    ErrorKind.INVALID_OUTPUT: Course("alone_once"),
     ErrorKind.CANCELLED: Course("never", onward=False),
     ErrorKind.LOCAL: Course("free"),
     ErrorKind.UNKNOWN: Course("alone_once"),
 }
-CALLERS_OWN = frozenset(
-    {ErrorKind.CLIENT_ERROR, ErrorKind.CONTENT_POLICY, ErrorKind.CONTEXT_OVERFLOW, ErrorKind.CANCELLED}
-)
+CALLERS_OWN = frozenset({ErrorKind.CLIENT_ERROR, ErrorKind.CONTENT_POLICY, ErrorKind.CANCELLED})
 """Failures whose own exception always reaches the caller: another provider would only have hidden the reason."""
+OWN_IF_EVERYWHERE = frozenset({ErrorKind.CONTEXT_OVERFLOW, ErrorKind.INVALID_OUTPUT})
+"""Failures whose own exception reaches the caller where every provider that was asked failed so."""
 
 
 def delay_beside_others(failure: Failure, retry: Retry, *, tries: int, rand: float) -> float | None:

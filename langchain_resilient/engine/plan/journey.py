@@ -22,7 +22,7 @@ from langchain_resilient.engine.errors import (
     RefusedError,
 )
 from langchain_resilient.engine.events import Attempt, Attempted, Decided, Decision, Refusal, Usage
-from langchain_resilient.engine.plan.course import CALLERS_OWN
+from langchain_resilient.engine.plan.course import CALLERS_OWN, OWN_IF_EVERYWHERE
 from langchain_resilient.engine.policy import Policy, Target
 from langchain_resilient.engine.routing import View
 
@@ -181,7 +181,10 @@ class Journey:
         """Remember an attempt's end."""
         limit, status = (None, None) if failure is None else (failure.limit, failure.status)
         word = str(kind)  # a plain word to print, not an enum's member
-        self.attempts.append(Attempt(ticket.target.name, word, seconds, self.waited, ticket.probe, limit, status))
+        changed = self.request.upstream.changes(ticket.target)
+        self.attempts.append(
+            Attempt(ticket.target.name, word, seconds, self.waited, ticket.probe, limit, status, changed)
+        )
         self.waited = 0.0
 
     def answered(self, ticket: Ticket, seconds: float, first_token: float | None, usage: Usage | None) -> None:
@@ -241,12 +244,10 @@ class Journey:
         ), "failed"
 
     def _is_callers_own(self) -> bool:
+        if self.final is None:
+            return False
         kinds = {lapse.failure.kind for lapse in self.lapses.values()}
-        return (
-            self.final is not None
-            and self.final.kind in CALLERS_OWN
-            and (self.final.kind is not ErrorKind.CONTEXT_OVERFLOW or kinds == {ErrorKind.CONTEXT_OVERFLOW})
-        )
+        return self.final.kind in CALLERS_OWN or (self.final.kind in OWN_IF_EVERYWHERE and len(kinds) == 1)
 
     def _error_of_one(self) -> tuple[Exception, str]:
         if self.last_error is not None:

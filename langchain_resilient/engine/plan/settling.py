@@ -11,7 +11,7 @@ from typing import Any
 
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Abandon, Answered, Failed, Opened, Plan, Report, Settle, Ticket
-from langchain_resilient.engine.errors import TruncatedStreamError
+from langchain_resilient.engine.errors import InvalidOutputError, TruncatedStreamError
 from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted, Usage
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 
@@ -101,8 +101,16 @@ def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
         policy.observe(RateLimited(target.name, source, "429" if failure.status is not None else "own limiter"))
     if failure.kind is ErrorKind.STREAM_INTERRUPTED:
         policy.observe(StreamInterrupted(target.name, failure.kind, shown=False))
+    usage = error.usage if isinstance(error, InvalidOutputError) else None  # a whole answer, and used up as one
     report = Report(
-        failure.kind, fate.seconds, None, failure.retry_after, failure.limit, failure.never_sent, None, failure.headroom
+        failure.kind,
+        fate.seconds,
+        None,
+        failure.retry_after,
+        failure.limit,
+        failure.never_sent,
+        usage,
+        failure.headroom,
     )
     settled = yield Settle(ticket, report)
     journey.open.remove(ticket)

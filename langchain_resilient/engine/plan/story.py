@@ -29,13 +29,17 @@ from langchain_resilient.engine.effects import (
     Settle,
     Ticket,
 )
-from langchain_resilient.engine.errors import DeadlineExceededError, OverloadedError
+from langchain_resilient.engine.errors import DeadlineExceededError, OverloadedError, StreamInterruptedError
 from langchain_resilient.engine.plan.admission import admit, first_place, granted, plain_ask
+from langchain_resilient.engine.plan.course import COURSES
 from langchain_resilient.engine.plan.journey import Journey
 from langchain_resilient.engine.plan.recovery import next_place
 from langchain_resilient.engine.plan.relay import relay
 from langchain_resilient.engine.plan.settling import NEUTRAL, Won, close, settle
 from langchain_resilient.engine.policy import Policy
+
+_OUTCOMES: dict[type[BaseException], str] = {DeadlineExceededError: "deadline", StreamInterruptedError: "interrupted"}
+"""The record's word for an error that ends a request from outside its plan; any other is the caller going away."""
 
 
 def answer(request: Request, policy: Policy) -> Plan:
@@ -67,7 +71,7 @@ def answer(request: Request, policy: Policy) -> Plan:
     except BaseException as error:
         yield from _release(journey)
         if journey.decision is None:
-            journey.decide("deadline" if isinstance(error, DeadlineExceededError) else "cancelled")
+            journey.decide(_OUTCOMES.get(type(error), "cancelled"))
         raise
     finally:
         policy.gate.leave()
@@ -92,14 +96,25 @@ def _release(journey: Journey) -> Plan:
 
 
 def _race(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
-    """A probe beside another provider: the user gets the first good answer, and a losing probe runs on to its own outcome."""
-    others = tuple([target for target in journey.order if target is not ticket.target and not journey.tried(target)])
-    may = others and journey.attempts_left() >= 2  # a race is two attempts
-    beside = (yield from admit(journey, others, waits=False)) if may else None
-    if not isinstance(beside, Ticket):
+    """A probe beside another provider: the user gets the first good answer, and a losing probe runs on to its own outcome.
+
+    A probe may hang, and must not make its user wait: if the one beside it fails, the next one takes that place.
+    """
+    beside = yield from _beside(journey, ticket)
+    if beside is None:
         return (yield from settle(journey, ticket, (yield journey.call(ticket))))
-    runners = (ticket, beside)
+    runners: tuple[Ticket, ...] = (ticket, beside)
     raced = yield Race((journey.call(ticket), journey.call(beside)))
+    while isinstance(raced.fates[-1], Failed) and raced.fates[0] is None:
+        journey.loose.append(raced.running)
+        yield from settle(journey, runners[1], raced.fates[1])
+        if journey.final is not None and not COURSES[journey.final.kind].onward:
+            yield from _lose(journey, ticket, raced.running)
+            return None
+        beside = yield from _beside(journey, ticket)
+        journey.loose.remove(raced.running)
+        runners = (ticket,) if beside is None else (ticket, beside)
+        raced = yield Race(tuple([journey.call(runner) for runner in runners[1:]]), raced.running)
     journey.loose += [fate.value for fate in raced.fates if isinstance(fate, Answered) and ticket.stream]
     journey.loose += [] if raced.running is None else [raced.running]
     won = None
@@ -110,6 +125,15 @@ def _race(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
         ended = yield from settle(journey, runner, fate, beaten=won is not None)
         won = won or ended
     return won
+
+
+def _beside(journey: Journey, probe: Ticket) -> Generator[Any, Any, Ticket | None]:
+    """A place at somebody who may be asked beside a probe; None: nobody, and the probe is asked alone."""
+    others = tuple([target for target in journey.order if target is not probe.target and not journey.tried(target)])
+    if not others or journey.attempts_left() < 2:  # a race is two attempts
+        return None
+    beside = yield from admit(journey, others, waits=False)
+    return beside if isinstance(beside, Ticket) else None
 
 
 def _lose(journey: Journey, runner: Ticket, running: Any) -> Plan:

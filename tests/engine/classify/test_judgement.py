@@ -513,7 +513,7 @@ def test_families():
         K.SERVER_ERROR: "transient", K.TIMEOUT: "transient", K.STREAM_INTERRUPTED: "transient", K.AUTH: "fatal",
         K.PERMISSION: "client_error", K.NOT_FOUND: "client_error", K.CONTEXT_OVERFLOW: "client_error",
         K.CONTENT_POLICY: "client_error", K.CLIENT_ERROR: "client_error", K.CANCELLED: "client_error",
-        K.LOCAL: "unknown", K.UNKNOWN: "unknown",
+        K.LOCAL: "unknown", K.UNKNOWN: "unknown", K.INVALID_OUTPUT: "unknown",
     }  # fmt: skip
 
 

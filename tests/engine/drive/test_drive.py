@@ -133,6 +133,9 @@ class Provider:
     def usage(self, answer):
         return None
 
+    def changes(self, target):
+        return ()
+
     def headroom(self, answer):
         return ()
 
@@ -744,6 +747,45 @@ def test_race_and_abandon_by_hand():
     setting.hands.perform(Abandon(raced.running))
     assert THREADS.abandoned("b") == 1
     assert until(lambda: THREADS.abandoned("b") == 0)
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_race_goes_on_without_the_one_that_failed(colour):
+    """A race ends when the second runner fails; another begins beside the first, which goes on and may be waited for alone."""
+    setting = Setting(a=(0.2, Chunk("from a")), b=(0.0, ConnectionError("gone")), c=(0.0, ConnectionError("gone too")))
+    first, second, third = (Call(admitted(setting.store, item), LONG, "response") for item in setting.targets)
+    hands, ahands = setting.hands, setting.ahands
+
+    async def races():
+        async def race(*calls, running=None):
+            effect = Race(calls, running)
+            return hands.perform(effect) if colour == "sync" else await ahands.perform(effect)
+
+        one = await race(first, second)
+        two = await race(third, running=one.running)
+        return one, two, await race(running=two.running)
+
+    one, two, three = asyncio.run(races())
+    assert (one.fates[0], str(one.fates[1].error)) == (None, "gone")
+    assert (two.fates[0], str(two.fates[1].error)) == (None, "gone too")
+    assert one.running is two.running is not None
+    assert ([fate.value.text for fate in three.fates], three.running) == (["from a"], None)
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_probe_that_hangs_costs_its_user_nothing_though_the_other_fails(colour):
+    """The next provider answers while the probe still hangs; nothing is left held once the probe is let go."""
+    setting = Setting(a=(0.3, Chunk("from a")), b=(0.0, ConnectionError("gone")), c=(0.0, Chunk("from c")))
+    setting.half_open("a")
+
+    async def ask():
+        answer = setting.run() if colour == "sync" else await setting.arun()
+        state = setting.state("a")
+        await drain()
+        return answer.text, state
+
+    assert asyncio.run(ask()) == ("from c", ("half_open", 0))
+    assert until(lambda: not setting.store._routes["a"].circuit.permits or setting.state("a")[1] == 1)
 
 
 def test_many_threads_share_a_store():

@@ -102,6 +102,39 @@ def test_a_probe_that_fails_first_costs_nothing(world):
     assert [(item.provider, item.kind) for item in outcome.decision.attempts] == [("a", "overloaded"), ("b", "ok")]
 
 
+def test_a_probe_that_hangs_does_not_hold_up_its_user_when_the_other_fails(world):
+    """`b` beside it fails after 1 s, and `c` takes that place at once; the probe runs on to its own outcome."""
+    w = world({"a": [Step(status(503), 20.0)], "b": [Step(status(429), 1.0)], "c": [Step("from c", 2.0)]})
+    w.open("a", seconds=REOPENED)
+    began = w.clock.now()
+    outcome = w.ask()
+    assert (outcome.text, w.clock.now() - began) == ("from c", 3.0)
+    assert [(item.provider, item.kind) for item in outcome.decision.attempts] == [("b", "rate_limited"), ("c", "ok")]
+    assert w.circuit("a") == "half_open"
+    w.land()
+    assert (w.circuit("a"), w.left_over()) == ("open", {})
+
+
+def test_a_probe_is_waited_for_where_nobody_else_is_left(world):
+    """`b` beside it fails, and there is no `c`: the probe's answer is the user's."""
+    w = world({"a": [Step("from a", 5.0)], "b": [Step(status(429), 1.0)]})
+    w.open("a", seconds=REOPENED)
+    began = w.clock.now()
+    outcome = w.ask()
+    assert (outcome.text, w.clock.now() - began, w.left_over()) == ("from a", 5.0, {})
+
+
+def test_a_callers_own_mistake_ends_a_race(world):
+    """`b` beside the probe says that the request is wrong: the caller is told at once, and nobody else is asked."""
+    w = world({"a": [Step(status(503), 20.0)], "b": [Step(status(400), 1.0)], "c": ["from c"]})
+    w.open("a", seconds=REOPENED)
+    began = w.clock.now()
+    outcome = w.ask()
+    assert (outcome.error.status_code, w.clock.now() - began) == (400, 1.0)
+    w.land()
+    assert (w.asked, w.left_over()) == (["b", "a"], {})
+
+
 def test_a_losing_probe_that_fails_opens_the_circuit_again(world):
     """It runs on to its own outcome, good or bad."""
     w = world({"a": [Step(status(503), 9.0)], "b": [Step("from b", 1.0)]})
@@ -114,7 +147,7 @@ def test_a_losing_probe_that_fails_opens_the_circuit_again(world):
 
 def test_a_probe_and_a_companion_that_both_fail(world):
     """The story goes on as after any failure, with both in the record."""
-    w = world({"a": [Step(status(503), 1.0)], "b": [Step(status(401), 0.5)], "c": ["from c"]})
+    w = world({"a": [Step(status(503), 0.5)], "b": [Step(status(401), 1.0)], "c": ["from c"]})
     w.open("a", seconds=REOPENED)
     outcome = w.ask()
     assert (outcome.text, [item.provider for item in outcome.decision.attempts]) == ("from c", ["a", "b", "c"])

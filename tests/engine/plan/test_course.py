@@ -4,7 +4,13 @@ import pytest
 
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.classify import ErrorKind, Failure
-from langchain_resilient.engine.plan.course import CALLERS_OWN, COURSES, delay_alone, delay_beside_others
+from langchain_resilient.engine.plan.course import (
+    CALLERS_OWN,
+    COURSES,
+    OWN_IF_EVERYWHERE,
+    delay_alone,
+    delay_beside_others,
+)
 
 RETRY = Retry()  # 3 retries, base 0.5 s, cap 60 s, hints up to 2 s
 K = ErrorKind
@@ -42,6 +48,7 @@ def test_every_kind_has_a_row():
         (K.CONTEXT_OVERFLOW, None, None),
         (K.CONTENT_POLICY, None, None),
         (K.CLIENT_ERROR, None, None),
+        (K.INVALID_OUTPUT, None, 0.25),
         (K.CANCELLED, None, None),
         (K.LOCAL, 0.0, 0.0),
         (K.UNKNOWN, None, 0.25),
@@ -60,7 +67,8 @@ def test_who_may_be_asked_next(kind):
 
 def test_the_callers_own_faults():
     """The provider's own exception reaches the caller for what the caller has to mend."""
-    assert set(CALLERS_OWN) == {K.CLIENT_ERROR, K.CONTENT_POLICY, K.CONTEXT_OVERFLOW, K.CANCELLED}
+    assert set(CALLERS_OWN) == {K.CLIENT_ERROR, K.CONTENT_POLICY, K.CANCELLED}
+    assert set(OWN_IF_EVERYWHERE) == {K.CONTEXT_OVERFLOW, K.INVALID_OUTPUT}
 
 
 # ------------------------------------------------------------------------------------------------------- beside others

@@ -149,7 +149,7 @@ def test_an_interruption_tells_what_was_shown(world):
     outcome = w.ask(stream=True)
     error = outcome.error
     assert isinstance(error, StreamInterruptedError)
-    assert (error.partial, error.usage, error.__cause__, error.is_retryable) == ("Hello", Usage(7, 2), broke, True)
+    assert (error.partial, error.usage, error.__cause__, error.is_retryable) == ("Hello", Usage(7, 2), broke, False)
     assert (outcome.text, w.asked, outcome.decision.outcome) == ("Hello", ["a"], "interrupted")
     assert [(item.kind, item.status) for item in outcome.decision.attempts] == [("server_error", 500)]
     assert w.told(StreamInterrupted) == [StreamInterrupted("a", "server_error", shown=True)]
@@ -249,6 +249,17 @@ def test_a_broken_streams_seconds_are_those_of_its_own_attempt(world):
 
 
 # ---------------------------------------------------------------------------------------------------------------- races
+def test_a_probe_that_lost_a_streams_race_still_reports_when_the_caller_leaves_early(world):
+    """Closing the stream lets go of what the request holds; the probe runs on, and its answer counts."""
+    w = world({"a": [Step(words("from a"), 9.0)], "b": [Step(words("one two"), 1.0)]})
+    w.open("a", seconds=REOPENED)
+    w.ask(stream=True, keep=1)
+    assert w.status("a")["in_flight"] == 1
+    w.land()
+    assert w.store._routes["a"].circuit.successes == 1
+    assert w.left_over() == {}
+
+
 def test_a_streamed_probe_is_raced_to_the_first_content(world):
     """The user reads the companion's stream; the probe's first content comes late, counts, and its stream is closed."""
     w = world({"a": [Step(words("from a"), 8.0)], "b": [Step(words("from ", "b"), 1.0)]})
