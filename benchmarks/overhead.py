@@ -17,12 +17,15 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.tools import StructuredTool
+from langchain_openai import ChatOpenAI
 from prometheus_client import CollectorRegistry
 
 from langchain_resilient import Provider, RateLimits, ResilientChatModel
@@ -167,6 +170,62 @@ def decisions(calls: int) -> list[dict[str, Any]]:
     return rows
 
 
+def bindings(calls: int) -> list[dict[str, Any]]:
+    """Microseconds of binding ten tools, and of binding them and calling, as an agent does on every turn."""
+    bare = Binding(model="x", api_key="x", max_retries=0)
+    other = Binding(model="y", api_key="x", max_retries=0)
+    models: dict[str, Any] = {
+        "bare": bare,
+        "ours, 1 provider": ResilientChatModel(providers=[bare], namespace="bindings-1"),
+        "ours, 3 providers": ResilientChatModel(
+            providers=[bare, other, Binding(model="z", api_key="x", max_retries=0)], namespace="bindings-3"
+        ),
+    }
+    messages = [HumanMessage("Hello")]
+    steps: dict[str, Callable[[Any], object]] = {
+        "bind": lambda model: model.bind_tools(TOOLS),
+        "bind and call": lambda model: model.bind_tools(TOOLS).invoke(messages),
+    }
+    times: dict[tuple[str, str], list[float]] = {(step, name): [] for step in steps for name in models}
+    rounds = [key for key in times for _ in range(calls // ROUND)]
+    random.shuffle(rounds)
+    gc.disable()
+    for step, name in rounds:
+        for _ in range(ROUND):
+            began = time.perf_counter()
+            steps[step](models[name])
+            times[step, name].append((time.perf_counter() - began) * 1e6)
+    gc.enable()
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    return [
+        {
+            "step": step,
+            "variant": name,
+            "median_us": round(median, 1),
+            "adds_us": round(median - medians[step, "bare"], 1),
+        }
+        for (step, name), median in medians.items()
+    ]
+
+
+class Binding(ChatOpenAI):
+    """OpenAI's own way to bind tools, and an answer at once."""
+
+    total_timeout: float | None = 30.0
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        return Instant()._generate(messages)
+
+
+def _tool(number: int) -> StructuredTool:
+    def look_up(city: str, days: int = 1) -> str:
+        """Look up the weather of a city for some days."""
+        return f"{city} {days}"
+
+    return StructuredTool.from_function(look_up, name=f"look_up_{number}")
+
+
+TOOLS = [_tool(number) for number in range(10)]
 ATTEMPTS = itertools.count(1)
 
 
@@ -204,9 +263,14 @@ if __name__ == "__main__":
     parser.add_argument("--calls", type=int, default=3000, help="calls per variant and colour (default 3000)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
-    result = {"calls": table(measure(options.calls)), "decisions": decisions(options.calls)}
+    result = {
+        "calls": table(measure(options.calls)),
+        "bindings": bindings(options.calls // 3),
+        "decisions": decisions(options.calls),
+    }
     if options.json:
         print(json.dumps(result, indent=2))
     else:
         show(result["calls"])
+        show(result["bindings"])
         show(result["decisions"])

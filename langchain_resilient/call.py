@@ -13,6 +13,7 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
+from langchain_resilient.binding import HIDDEN
 from langchain_resilient.engine.effects import Plan, Request
 from langchain_resilient.engine.errors import is_number, require, unknown_name
 from langchain_resilient.engine.events import Decision
@@ -61,9 +62,14 @@ class Engine(NamedTuple):
             longest = min(until - now, target.time_limit(allowed, stream=streams)) / 2 if alone else 0.0
             return Patience(self.clock, now + longest, target.name)
 
+        binding = None
+        if HIDDEN in kwargs:
+            binding = kwargs[HIDDEN]
+            kwargs = {key: value for key, value in kwargs.items() if key != HIDDEN}
         upstream = ChatUpstream(
-            messages, self.stop if stop is None else stop, run_manager, kwargs, self.clock.wall, patience
-        )
+            messages, self.stop if stop is None else stop, run_manager, kwargs, self.clock.wall, patience,
+            first=self.policy.targets[0].client, binding=binding,
+        )  # fmt: skip
         decisions: list[Decision] | None = [] if self.records else None
         request = Request(
             next(_REQUESTS), upstream, streams, options.lane, options.tenant, options.deadline, allowed, upstream.input_tokens,

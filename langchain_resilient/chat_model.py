@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import os
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
@@ -21,15 +21,20 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
-from langchain_core.runnables import RunnableConfig
-from pydantic import ConfigDict, Field, InstanceOf, SkipValidation, ValidationError, field_serializer
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, SkipValidation, ValidationError, field_serializer
 
+from langchain_resilient.binding import HIDDEN, Binding, unread
+from langchain_resilient.binding import structured as structured_binding
+from langchain_resilient.binding import tools as tools_binding
 from langchain_resilient.call import Engine, configurable_of, options_of
 from langchain_resilient.config import Provider, check_settings, read_yaml
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.drive import AsyncHands, Hands, arun, astream, drain, run, stream
 from langchain_resilient.engine.errors import (
+    InvalidOutputError,
     ResilienceError,
     SettingsConflict,
     SettingsError,
@@ -48,6 +53,7 @@ from langchain_resilient.engine.store.state import OVERRIDES, Override
 from langchain_resilient.identity import common_profile, digest, profile_of
 from langchain_resilient.providers import build
 from langchain_resilient.raised import widen
+from langchain_resilient.structured import StructuredOutput
 
 STANDARD = ("temperature", "max_tokens")
 
@@ -215,6 +221,8 @@ class ResilientChatModel(BaseChatModel):
         call = engine.call(messages, stop, run_manager, kwargs)
         try:
             result: ChatResult = run(call.plan, Hands(engine.store, call.upstream, engine.clock))
+        except InvalidOutputError as error:
+            result = unread(error)
         except ResilienceError as error:
             widen(error)
             raise
@@ -231,6 +239,8 @@ class ResilientChatModel(BaseChatModel):
         call = engine.call(messages, stop, run_manager, kwargs)
         try:
             result: ChatResult = await arun(call.plan, AsyncHands(engine.store, call.upstream, engine.clock))
+        except InvalidOutputError as error:
+            result = unread(error)
         except ResilienceError as error:
             widen(error)
             raise
@@ -338,6 +348,55 @@ class ResilientChatModel(BaseChatModel):
                     yield chunk
         finally:
             await chunks.aclose()  # type: ignore[attr-defined]  # an async generator, though LangChain declares less
+
+    # ---------------------------------------------------------------------------------------------------------- binding
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools, to each provider in its own format.
+
+        Args:
+            tools: As the first provider's own `bind_tools` takes them.
+            tool_choice: None, "auto", "any", "none" or a tool's name; also as OpenAI or Anthropic spell them.
+            kwargs: Further settings, as the first provider takes them.
+
+        Raises:
+            Exception: Whatever the first provider's own `bind_tools` raises. The others' are asked when they are needed.
+        """
+        return self._bound(tools_binding(self._engine.policy.targets[0].client, tools, tool_choice, kwargs))
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Ask for answers of a schema, each provider in its native way.
+
+        An answer that does not parse or validate is a failure: another provider is asked, or the same one once more if there is none.
+        If all answer so, the caller sees what the bare model would give: its parser's exception, or the raw answer with its
+        `parsing_error`. Of a stream the parts are shown as they come.
+
+        Args:
+            schema: As the first provider's own `with_structured_output` takes it.
+            include_raw: Whether the result is `{"raw": …, "parsed": …, "parsing_error": …}`.
+            kwargs: Further settings (`method`, `strict`, …), as the first provider takes them.
+
+        Raises:
+            Exception: Whatever the first provider's own `with_structured_output` raises.
+        """
+        # What was not given is not handed on: some models' method knows the schema alone.
+        settings = {**({"include_raw": True} if include_raw else {}), **kwargs}
+        binding = structured_binding(self._engine.policy.targets[0].client, schema, settings)
+        return self._bound(binding) | StructuredOutput(binding=binding)
+
+    def _bound(self, binding: Binding) -> Runnable[LanguageModelInput, AIMessage]:
+        return self.bind(**binding.visible, **{HIDDEN: binding})
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        # Traces show these: what is bound is seen as the first provider's arguments.
+        return super()._get_invocation_params(stop, **{key: value for key, value in kwargs.items() if key != HIDDEN})
 
     # ----------------------------------------------------------------------------------------------------------- people
     def status(self) -> dict[str, dict[str, object]]:

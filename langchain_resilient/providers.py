@@ -141,6 +141,7 @@ def _target(
     model = provider.model
     if isinstance(model, str):
         model, word = _from_spec(provider, f"providers[{index}]", timeouts, standard)
+        _warn_of_retries(model)  # `model_kwargs` may have turned them on again
         call_kwargs: dict[str, Any] = {}
     else:
         ok = isinstance(model, BaseChatModel)
@@ -153,7 +154,7 @@ def _target(
         word = word_of(model)
         _warn_of_retries(model)
         model, call_kwargs = _with_standard(model, word, standard)
-    client = _client(model, word, call_kwargs)
+    client = client_of(model, word, call_kwargs)
     name = provider.name or name_of(model, word, provider.model)
     route = route_of(provider, model, name)
     return Target(
@@ -258,7 +259,14 @@ def _retries_of(model: BaseChatModel, name: str) -> Any:
     return getattr(getattr(model, name, None), "max_retries", None)
 
 
-def _client(model: BaseChatModel, word: str, call_kwargs: Mapping[str, Any]) -> Client:
+def client_of(model: BaseChatModel, word: str, call_kwargs: Mapping[str, Any]) -> Client:
+    """How a model is called.
+
+    Args:
+        model: The model.
+        word: LangChain's for its provider.
+        call_kwargs: What is given with every call.
+    """
     own = type(model)
     forced = getattr(model, "streaming", None) is True and "streaming" in model.model_fields_set
     if forced:

@@ -15,6 +15,7 @@ from langchain_resilient.engine.errors import (
     AttemptTimeoutError,
     CircuitOpenError,
     DeadlineExceededError,
+    InvalidOutputError,
     LocalFaultError,
     OverloadedError,
     RateLimitedError,
@@ -34,6 +35,7 @@ MATCHES: dict[type[ResilienceError], str] = {
     StreamInterruptedError: "ModelConnectionError",
     AttemptTimeoutError: "ModelTimeoutError",
     TruncatedStreamError: "ModelAPIError",
+    InvalidOutputError: "ModelAPIError",
     LocalFaultError: "ModelConnectionError",
 }
 
@@ -61,7 +63,18 @@ def _restored(ours: type[ResilienceError], arguments: tuple[Any, ...]) -> Resili
 WIDER = {ours: _wider(ours, getattr(langchain, theirs, None)) for ours, theirs in MATCHES.items()}
 
 
+OVERFLOW: type[Exception] | None = getattr(langchain, "ContextOverflowError", None)
+TOO_LONG = cast("type[AllProvidersFailedError]", _wider(AllProvidersFailedError, OVERFLOW))
+
+
 def widen(error: ResilienceError) -> None:
     """Make an exception of ours LangChain's as well: the same object with a wider class, so its traceback, cause and notes stay."""
     if type(error) in WIDER:
         error.__class__ = WIDER[type(error)]
+        # Summarization reacts to this class alone, and with one provider down the overflow of the other would stand behind a group.
+        if isinstance(error, AllProvidersFailedError) and OVERFLOW is not None and _holds(error, OVERFLOW):
+            error.__class__ = TOO_LONG
+
+
+def _holds(group: AllProvidersFailedError, kind: type[Exception]) -> bool:
+    return any(isinstance(error, kind) for error in group.exceptions)

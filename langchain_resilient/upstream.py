@@ -1,6 +1,7 @@
 """One LangChain request, as the engine's `Upstream`: how it is put to each provider, and how answers are read.
 
-Rules of this file: a provider is called through the seam that gives one run and no child runs (DESIGN §11): `_generate` where that is all
+Rules of this file: what was meant for the first provider is said to each in its own terms (`binding`, `messages`), and what could not be
+said is on record. A provider is called through the seam that gives one run and no child runs (DESIGN §11): `_generate` where that is all
 that `invoke` would do, `_generate_with_cache` where the model has a cache, limiter or output version of its own; streams through `_stream`,
 with the inner limiter asked by us, as LangChain does that only in `stream`. Never `inner.invoke`, which doubles runs and tokens.
 """
@@ -13,15 +14,19 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from langchain_resilient.binding import SILENT, Answer, Binding, Way, recall, remember, translated
 from langchain_resilient.engine.classify import Headroom, read_headroom
 from langchain_resilient.engine.errors import TruncatedStreamError
 from langchain_resilient.engine.events import Usage
 from langchain_resilient.engine.policy import Target
-from langchain_resilient.limiter import Patience, waiting
+from langchain_resilient.limiter import Patience
+from langchain_resilient.limiter import waiting as waiting_for_limiter
+from langchain_resilient.messages import fit
 from langchain_resilient.offloop import in_thread, stream_in_threads
 from langchain_resilient.providers import Client
 
@@ -49,6 +54,17 @@ class _Outcome(NamedTuple):
         return self.error
 
 
+class Question(NamedTuple):
+    """What one provider is asked."""
+
+    client: Client
+    model: BaseChatModel
+    messages: list[BaseMessage]
+    arguments: dict[str, Any]
+    way: Way | None
+    """How it was bound; None: nothing is bound."""
+
+
 class ChatUpstream:
     """One request to a chat model.
 
@@ -56,7 +72,9 @@ class ChatUpstream:
         messages: The conversation.
         stop: Stop words.
         run_manager: Of the one run that the caller sees.
-        kwargs: Further arguments of the call.
+        kwargs: Further arguments of the call, as the first provider takes them.
+        first: The first provider.
+        binding: The tools or schema that are bound; None: nothing is.
         wall: Seconds since the epoch.
         patience: How long a provider's own rate limiter may be waited for from now on; None: for ever.
     """
@@ -73,6 +91,9 @@ class ChatUpstream:
         kwargs: Mapping[str, Any],
         wall: Callable[[], float],
         patience: Callable[[Target], Patience] | None = None,
+        *,
+        first: Client | None = None,
+        binding: Binding | None = None,
     ) -> None:
         self._messages = messages
         self._stop = stop
@@ -80,6 +101,9 @@ class ChatUpstream:
         self._kwargs = kwargs
         self._wall = wall
         self._patience = patience
+        self._first = first
+        self._binding = binding
+        self._changes: dict[str, tuple[str, ...]] = {}
 
     def input_tokens(self) -> int:
         """A local estimate of the prompt, 10 % on the safe side; counted once."""
@@ -88,11 +112,11 @@ class ChatUpstream:
         return self._tokens
 
     # --------------------------------------------------------------------------------------------------------- calling
-    def _waiting(self, target: Target) -> AbstractContextManager[None]:
+    def waiting(self, target: Target) -> AbstractContextManager[None]:
         """Bounds the wait for the model's own limiter, if it has one."""
         if target.client.model.rate_limiter is None or self._patience is None:
             return NOT_WAITING
-        return waiting(self._patience(target))
+        return waiting_for_limiter(self._patience(target))
 
     # Of streams' retries a trace hears nothing: LangChain gives `_stream` no run manager; records and observers tell of them.
     def _retry(self) -> _Retry | None:
@@ -102,85 +126,121 @@ class ChatUpstream:
             return None
         return _Retry(self._calls, _Outcome(self._last_error))
 
+    def _question(self, target: Target) -> Question:
+        """What this provider is to be asked."""
+        client: Client = target.client
+        given: Mapping[str, Any] = self._kwargs
+        way: Way | None = None
+        changes: tuple[str, ...] = ()
+        if self._binding is not None:
+            way, given, changes = self._binding.asked(client, given)
+            client = way.client
+        elif given and self._first is not None and client.word != self._first.word:
+            given, changes = translated(given, client, self._first)
+        messages, left_out = fit(self._messages, client.word, client.word if self._first is None else self._first.word)
+        self.note_changes(target, changes + left_out)
+        model, arguments = client.asked_with(given)
+        return Question(client, model, messages, arguments, way)
+
+    def note_changes(self, target: Target, changes: tuple[str, ...]) -> None:
+        """Remember what was converted or left out for this provider."""
+        if changes:
+            self._changes[target.name] = changes
+
+    def changes(self, target: Target) -> tuple[str, ...]:
+        """What of the request was converted or left out for this provider."""
+        return self._changes.get(target.name, ())
+
     def call(self, target: Target) -> ChatResult:
         """Ask for an unstreamed answer."""
         if (retry := self._retry()) is not None:
             self._run_manager.on_retry(retry)
         try:
-            with self._waiting(target):
-                result = self._asked(target.client, self._run_manager)
+            with self.waiting(target):
+                question = self._question(target)
+                return self._whole(question, self._asked(question, self._run_manager))
         except Exception as error:
             self._last_error = error
             raise
-        return self._whole(target, result)
 
-    def _asked(self, client: Client, run_manager: Any) -> ChatResult:
-        model, arguments = client.asked_with(self._kwargs)
+    def _asked(self, question: Question, run_manager: Any) -> ChatResult:
+        client, model, messages, arguments, way = question
+        if way is not None and way.whole is not None:
+            return way.result(way.whole.invoke(messages, SILENT))
         if not client.plain:
-            return model._generate_with_cache(self._messages, self._stop, run_manager, **arguments)
+            return model._generate_with_cache(messages, self._stop, run_manager, **arguments)
         if client.takes_run_manager:
-            return model._generate(self._messages, self._stop, run_manager, **arguments)
-        return model._generate(self._messages, self._stop, **arguments)
+            return model._generate(messages, self._stop, run_manager, **arguments)
+        return model._generate(messages, self._stop, **arguments)
 
     async def acall(self, target: Target) -> ChatResult:
         """Ask for an unstreamed answer."""
         if (retry := self._retry()) is not None:
             await self._run_manager.on_retry(retry)
         try:
-            with self._waiting(target):
-                result = await self._aasked(target)
+            with self.waiting(target):
+                question = self._question(target)
+                return self._whole(question, await self._aasked(question, target))
         except Exception as error:
             self._last_error = error
             raise
-        return self._whole(target, result)
 
-    async def _aasked(self, target: Target) -> ChatResult:
-        client: Client = target.client
+    async def _aasked(self, question: Question, target: Target) -> ChatResult:
+        client, model, messages, arguments, way = question
+        if way is not None and way.whole is not None:
+            return way.result(await way.whole.ainvoke(messages, SILENT))
         if not client.generates_async:
             run_manager = self._run_manager and self._run_manager.get_sync()
-            return await in_thread(partial(self._asked, client, run_manager), target.route)
-        model, arguments = client.asked_with(self._kwargs)
+            return await in_thread(partial(self._asked, question, run_manager), target.route)
         if not client.plain:
-            return await model._agenerate_with_cache(self._messages, self._stop, self._run_manager, **arguments)
+            return await model._agenerate_with_cache(messages, self._stop, self._run_manager, **arguments)
         if client.atakes_run_manager:
-            return await model._agenerate(self._messages, self._stop, self._run_manager, **arguments)
-        return await model._agenerate(self._messages, self._stop, **arguments)
+            return await model._agenerate(messages, self._stop, self._run_manager, **arguments)
+        return await model._agenerate(messages, self._stop, **arguments)
 
-    def _whole(self, target: Target, result: ChatResult) -> ChatResult:
-        if target.client.streams_inside and self.finish_reason(result.generations[0]) is None:
+    def _whole(self, question: Question, result: ChatResult) -> ChatResult:
+        way = question.way
+        if way is not None and way.whole is not None:
+            return result
+        if question.client.streams_inside and self.finish_reason(result.generations[0]) is None:
             msg = "the answer ended without a finish reason"
             raise TruncatedStreamError(msg)
+        if way is not None:
+            way.read(result.generations[0].message, self.usage(result))
         return result
 
     def stream(self, target: Target) -> Iterator[ChatGenerationChunk]:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
-        client: Client = target.client
-        if not client.streams:
+        question = self._question(target)
+        client, model, messages, arguments, way = question
+        if not client.streams or (way is not None and way.whole is not None):
             return iter([_as_chunk(self.call(target))])
-        model, arguments = client.asked_with(self._kwargs)
         if model.rate_limiter is not None:
-            with self._waiting(target):
+            with self.waiting(target):
                 model.rate_limiter.acquire(blocking=True)
-        return model._stream(self._messages, stop=self._stop, **arguments)
+        chunks = model._stream(messages, stop=self._stop, **arguments)
+        return chunks if way is None or way.reader is None else _marked(chunks, way)
 
     async def astream(self, target: Target) -> AsyncIterator[ChatGenerationChunk]:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
-        client: Client = target.client
-        if not client.streams:
+        question = self._question(target)
+        client, model, messages, arguments, way = question
+        if not client.streams or (way is not None and way.whole is not None):
             yield _as_chunk(await self.acall(target))
             return
-        model, arguments = client.asked_with(self._kwargs)
         if model.rate_limiter is not None:
-            with self._waiting(target):
+            with self.waiting(target):
                 await model.rate_limiter.aacquire(blocking=True)
         if client.streams_async:
-            chunks = model._astream(self._messages, stop=self._stop, **arguments)
+            chunks = model._astream(messages, stop=self._stop, **arguments)
         else:
-            chunks = stream_in_threads(
-                partial(model._stream, self._messages, stop=self._stop, **arguments), target.route
-            )
+            chunks = stream_in_threads(partial(model._stream, messages, stop=self._stop, **arguments), target.route)
+        unmarked = way if way is not None and way.reader is not None else None
         try:
             async for chunk in chunks:
+                if unmarked is not None:
+                    remember(chunk.message, Answer(unmarked))
+                    unmarked = None
                 yield chunk
         finally:
             close = getattr(chunks, "aclose", None)
@@ -246,9 +306,21 @@ def _speaks(block: str | dict[str, Any]) -> bool:
     return any(value for key, value in block.items() if key not in SILENT_KEYS)
 
 
+def _marked(chunks: Iterator[ChatGenerationChunk], way: Way) -> Iterator[ChatGenerationChunk]:
+    """The same, and of the first it is known who says it: whoever reads a structured stream goes by that."""
+    first = next(chunks, None)
+    if first is not None:
+        remember(first.message, Answer(way))
+        yield first
+        yield from chunks
+
+
 def _as_chunk(result: ChatResult) -> ChatGenerationChunk:
     generation = result.generations[0]
     message: Any = generation.message
     if isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk):
+        known = recall(message)
         message = AIMessageChunk(**{**message.model_dump(exclude={"type"}), "chunk_position": "last"})
+        if known is not None:
+            remember(message, known)
     return ChatGenerationChunk(message=message, generation_info=generation.generation_info)

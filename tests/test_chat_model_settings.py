@@ -323,6 +323,15 @@ def test_two_models_with_other_settings_warn_once_each():
     assert len(caught) == 1
 
 
+def test_a_spec_whose_inner_retries_were_turned_on_again_is_warned_about():
+    """By `model_kwargs`; a spec that says nothing of them has none and is not."""
+    with pytest.warns(InnerRetriesWarning, match=r"ChatOpenAI\(max_retries=2\).*max_retries=0"):
+        ResilientChatModel(providers=[Provider("openai:x", model_kwargs={"api_key": "sk-test", "max_retries": 2})])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ResilientChatModel(providers=[Provider("openai:x", model_kwargs={"api_key": "sk-test"})])
+
+
 def test_inner_retries_warn():
     """A client that retries by itself gets one warning that says how to turn it off; a spec's never does."""
     with pytest.warns(InnerRetriesWarning, match=r"ChatOpenAI\(max_retries=2\).*max_retries=0") as caught:

@@ -85,6 +85,7 @@ ELSEWHERE = {
     ErrorKind.LOCAL: "test_threads_and_loops.py",
     ErrorKind.RATE_LIMITED: "every Retry-After form: below",
     ErrorKind.UNKNOWN: "no wire sends it: test_upstream.py",
+    ErrorKind.INVALID_OUTPUT: "the wire is well: test_structured.py",
 }
 FINAL = {"content_policy", "client_error"}  # nobody else is asked
 # Every way for specs; two of them for instances, which differ in how they are made only.

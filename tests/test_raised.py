@@ -26,7 +26,12 @@ from langchain_resilient import (
     SettingsError,
     StreamInterruptedError,
 )
-from langchain_resilient.engine.errors import AttemptTimeoutError, LocalFaultError, TruncatedStreamError
+from langchain_resilient.engine.errors import (
+    AttemptTimeoutError,
+    InvalidOutputError,
+    LocalFaultError,
+    TruncatedStreamError,
+)
 from langchain_resilient.engine.events import Decided
 from langchain_resilient.raised import MATCHES, widen
 from tests.clients import WAYS, BusyError, failure, resilient, scripted
@@ -38,12 +43,13 @@ TABLE = [
     (RateLimitedError("x", retry_after=3.0), "ModelRateLimitError", True),
     (RateLimitedError("x", never=True), "ModelRateLimitError", False),
     (DeadlineExceededError("x"), "ModelTimeoutError", False),
-    (StreamInterruptedError("x", partial="a"), "ModelConnectionError", True),
+    (StreamInterruptedError("x", partial="a"), "ModelConnectionError", False),
     (AllProvidersFailedError("x", [OverloadedError("y")]), "ModelAPIError", True),
     (AllProvidersFailedError("x", [RateLimitedError("y", never=True)]), "ModelAPIError", False),
     (AttemptTimeoutError("idle", 3.0), "ModelTimeoutError", True),
     (TruncatedStreamError("x"), "ModelAPIError", True),
     (LocalFaultError("x"), "ModelConnectionError", True),
+    (InvalidOutputError("x"), "ModelAPIError", True),
 ]
 
 
@@ -64,6 +70,16 @@ def test_a_widened_error_survives_pickling(error: ResilienceError, theirs: str, 
     for restored in (pickle.loads(pickle.dumps(error)), copy.copy(error)):  # noqa: S301 -- our own bytes
         assert type(restored) is type(error) and str(restored) == str(error)
         assert restored.is_retryable is retryable and restored.retry_after == error.retry_after
+
+
+def test_a_prompt_too_long_for_anybody_is_told_in_a_group_too():
+    """One provider down, the prompt too long for the other: summarization reacts to `ContextOverflowError` alone, so the group is one."""
+    group = AllProvidersFailedError("x", [BusyError("down"), langchain.ContextOverflowError("too long")])
+    widen(group)
+    assert isinstance(group, langchain.ContextOverflowError) and isinstance(group, AllProvidersFailedError)
+    assert [type(error) for error in group.exceptions] == [BusyError, langchain.ContextOverflowError]
+    restored = pickle.loads(pickle.dumps(group))  # noqa: S301 -- our own bytes
+    assert isinstance(restored, langchain.ContextOverflowError)
 
 
 def test_every_error_that_leaves_a_model_is_in_the_table():
