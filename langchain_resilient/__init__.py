@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.policy import Timeouts as Timeouts
     from langchain_resilient.engine.quota import RateLimits as RateLimits
     from langchain_resilient.engine.retrying import exponential_backoff as exponential_backoff
+    from langchain_resilient.middleware import ResilientModelMiddleware as ResilientModelMiddleware
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ResilientChatModel": "chat_model",
+    "ResilientModelMiddleware": "middleware",
     "Provider": "config",
     "Circuit": "engine.circuit",
     "Retry": "engine.backoff",
