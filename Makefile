@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is built on demand from any Python >= 3.11: PYTHON=... picks one.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint type format bench build clean
+.PHONY: help demo test test-full test-upstream lint type format bench build clean
 
 # One pip at a time; and test-full needs what test made.
 .NOTPARALLEL:
@@ -16,11 +16,13 @@ define heading
 endef
 # Extra arguments for pytest: make test PYTEST_ARGS='-k circuit'
 PYTEST_ARGS ?=
+# One suite or mode alone: make test-upstream UPSTREAM_ARGS='--suite langchain --mode plain'
+UPSTREAM_ARGS ?=
 # Options of the demo: make demo DEMO_ARGS='--speed 4 --plain'
 DEMO_ARGS ?=
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Play the 2 PM outage on three fake providers: a minute, no key, no server
 	$(call bootstrap,demo)
@@ -34,6 +36,11 @@ test: ## Run every test that pip can provide for; lists those that need system p
 test-full: test ## The same, then the tests that need system packages (installed with apt-get)
 	$(call heading,test-full: tests that need system packages)
 	$(BIN)/python scripts/system_tests.py
+
+test-upstream: ## Run LangChain's own agent tests with every model wrapped
+	$(call heading,test-upstream)
+	$(call bootstrap,test)
+	$(BIN)/python scripts/upstream_tests.py $(UPSTREAM_ARGS)
 
 lint: ## Check style and formatting (ruff)
 	$(call heading,lint)
@@ -60,5 +67,5 @@ build: ## Build sdist and wheel into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove .venv, build results and caches
-	rm -rf .venv .venv-unfinished build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv .venv-unfinished .upstream build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
