@@ -15,7 +15,10 @@ import pytest
 from hypothesis import settings
 
 _OUTSIDE = dict(os.environ)
-SCRUBBED = ("OPENAI_", "ANTHROPIC_", "OLLAMA_HOST", "LANGSMITH_", "LANGCHAIN_")
+SCRUBBED = (
+    "OPENAI_", "ANTHROPIC_", "OLLAMA_HOST", "LANGSMITH_", "LANGCHAIN_", "GOOGLE_API_KEY", "GEMINI_API_KEY", "MISTRAL_API_KEY",
+    "GROQ_API_KEY", "DEEPSEEK_API_KEY", "XAI_API_KEY",
+)  # fmt: skip
 
 for _name in list(os.environ):
     if _name.upper().startswith(SCRUBBED) or _name.upper().endswith("_PROXY"):

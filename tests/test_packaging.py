@@ -1,5 +1,6 @@
 """The package imports little, the engine needs nothing, and a wheel holds all and runs the README's first example."""
 
+import json
 import os
 import re
 import subprocess
@@ -86,7 +87,7 @@ def test_wheel_states_its_extras_and_terms(wheel: Path):
     """The metadata has each documented extra, the supported Pythons and the licence; LiteLLM and clients stay extras."""
     metadata = metadata_of(wheel)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {"openai", "anthropic", "ollama", "litellm", "redis", "prometheus"} <= set(
+    assert {"openai", "anthropic", "ollama", "litellm", "redis", "prometheus", "cli", "demo"} <= set(
         metadata.get_all("Provides-Extra")
     )
     assert set(metadata.get_all("Provides-Extra")) == set(project["optional-dependencies"])
@@ -153,6 +154,33 @@ def test_readme_first_example_runs_verbatim_from_a_clean_install(clean_python: P
         }
         printed = run(clean_python, example, cwd=tmp_path, env=environment)
     assert printed.strip(), "the example ran but printed nothing"
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_the_command_says_in_one_line_what_it_lacks(clean_python: Path, tmp_path: Path):
+    """Installed without its extra, it names the extra and ends with 2, without a traceback."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(clean_python.with_name("langchain-resilient")), "demo"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the command needs typer and rich: pip install 'langchain-resilient[cli]'\n"
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_the_demo_runs_from_a_clean_install(wheel: Path, tmp_path: Path, outside_environment: dict[str, str]):
+    """`pip install 'langchain-resilient[demo]'`, then `langchain-resilient demo`: it plays, draws, and needs nothing else."""
+    python = clean_environment(tmp_path / "demo", outside_environment, f"{wheel}[demo]")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = python.with_name("langchain-resilient")
+    played = run(
+        command, "demo", "--speed", "10", "--json", "--chart", tmp_path / "chart", cwd=tmp_path, env=environment
+    )
+    document = json.loads(played)
+    assert document["complete"] and len(document["contenders"]) == 3
+    assert {path.suffix for path in (tmp_path / "chart").iterdir()} == {".png", ".svg"}
+    assert "langchain-resilient" in run(command, "--version", env=environment)
 
 
 FLOOR = """

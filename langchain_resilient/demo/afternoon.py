@@ -124,10 +124,10 @@ def two_pm(speed: float = 1.0) -> Afternoon:
     phases = (
         Phase("1:59 PM", "all is well", 7.0, {}),
         Phase("2:00 PM", "openai answers 503", 9.0, {"openai": down}),
-        Phase("2:01 PM", "openai accepts requests and never answers", 11.0, {"openai": silent}),
+        Phase("2:01 PM", "openai accepts and never answers", 11.0, {"openai": silent}),
         Phase(
             "2:03 PM",
-            "…and anthropic throttles: 429 with Retry-After",
+            "…and anthropic says 429, Retry-After",
             8.0,
             {"openai": silent, "anthropic": throttling},
         ),
@@ -137,7 +137,7 @@ def two_pm(speed: float = 1.0) -> Afternoon:
     houses = (
         House("openai", "gpt-4.1", 0.25, 0.03),
         House("anthropic", "claude-sonnet-4-5", 0.35, 0.03),
-        House("ollama", "llama3.1", 0.6, 0.04),
+        House("ollama", "llama3.1", 0.6, 0.02),
     )
     plain = Afternoon(phases, houses)
     return plain._replace(

@@ -222,7 +222,14 @@ def _phases(sheet: Sheet, height: float, result: Result) -> None:
         if any(phase.of(house.wire) != HEALTHY for house in afternoon.houses):
             axes.axvspan(begins, ends, color=SHADES[place % 2], lw=0)
         _label(axes, (begins, 1), phase.clock, 3, -4, weight="bold")
-        _label(axes, (begins, 1), textwrap.fill(phase.title, max(8, int((ends - begins) * letters))), 3, -16, size=7.5)
+        _label(
+            axes,
+            (begins, 1),
+            textwrap.fill(phase.title, max(8, int((ends - begins) * letters)), break_on_hyphens=False),
+            3,
+            -16,
+            size=7.5,
+        )
     if not result.complete and result.seconds < sheet.seconds:
         axes.axvline(result.seconds, ymax=panels, color=INK, lw=0.8, ls=(0, (4, 3)))
         late = result.seconds > sheet.seconds / 2

@@ -183,9 +183,10 @@ def small_print(result: Result) -> list[str]:
 
 def _settings(afternoon: Afternoon) -> str:
     return (
-        "ResilientChatModel: the same three. Shortened from the defaults: every timeout "
-        f"{_setting(afternoon.limit)}, recovery_timeout {_setting(afternoon.recovery)}, window {_setting(afternoon.window)}, max_retry_after "
-        f"{_setting(afternoon.patience)}. Set beside them for openai and anthropic: max_latency and slow_first_token {_setting(afternoon.slow)}."
+        f"ResilientChatModel: the same three. Its times are short as the afternoon is: timeouts {_setting(afternoon.limit)}, "
+        f"recovery_timeout {_setting(afternoon.recovery)}, window {_setting(afternoon.window)}, max_retry_after "
+        f"{_setting(afternoon.patience)}; openai's and anthropic's max_latency and slow_first_token {_setting(afternoon.slow)}. All else "
+        "is as it comes."
     )
 
 

@@ -13,10 +13,8 @@ from langchain_resilient.demo.afternoon import Phase
 from langchain_resilient.demo.ledger import Figures
 from langchain_resilient.demo.play import Play, Stream, Told
 
-RECENT = 5.0
-"""Seconds that "now" looks back, at speed 1 of a view: shares of traffic, present waits."""
 REMEMBERED = 8
-"""The newest decisions and changes that are shown."""
+"""The newest decisions and changes that a scene holds."""
 
 
 class Standing(NamedTuple):
@@ -69,7 +67,7 @@ class Scene(NamedTuple):
 
 def look(play: Play) -> Scene:
     """What there is to see now."""
-    since = play.elapsed - RECENT
+    since = play.elapsed - play.afternoon.window  # "now": shares of traffic, present waits
     return Scene(
         elapsed=play.elapsed,
         seconds=play.afternoon.seconds,

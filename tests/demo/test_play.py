@@ -131,22 +131,23 @@ async def test_a_server_that_dies_when_nobody_was_told_is_noticed():
     assert all(play.phase.of(house.wire) is HEALTHY for house in play.afternoon.houses)
 
 
+class Seen(Play):
+    """Keeps every state of the answer on screen."""
+
+    def __setattr__(self, name, value) -> None:
+        super().__setattr__(name, value)
+        if name == "stream" and value is not None:
+            self.__dict__.setdefault("seen", []).append(value)
+
+
 async def test_the_stream_on_screen_is_one_answer_at_a_time():
     """It grows word by word to the whole answer and says who gave it, before another begins."""
-    play = Play(calm(2.0), seed=2)
-    seen = []
-
-    async def watch() -> None:
-        while not play.over:
-            if play.stream is not None and (not seen or seen[-1] != play.stream):
-                seen.append(play.stream)
-            await asyncio.sleep(0.003)
-
-    await asyncio.gather(play.run(), watch())
-    ended = [stream for stream in seen if stream.over]
+    play = Seen(calm(2.0), seed=2)
+    await play.run()
+    ended = [stream for stream in play.seen if stream.over]
     assert len(ended) >= 3
     assert {(stream.text, stream.provider) for stream in ended} <= {(reply, "openai/gpt-4.1") for reply in FAQ.values()}
-    for earlier, later in pairwise(seen):
+    for earlier, later in pairwise(play.seen):
         assert earlier.over or (later.question == earlier.question and later.text.startswith(earlier.text))
 
 
