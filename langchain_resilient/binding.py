@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig, RunnableParallel, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel, RunnableSequence
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -22,12 +22,12 @@ from langchain_resilient.engine.errors import InvalidOutputError
 from langchain_resilient.engine.events import Usage
 from langchain_resilient.messages import fit_arguments
 from langchain_resilient.providers import Client, client_of
+from langchain_resilient.unseen import unseen
 
 HIDDEN = "resilience_binding"
 """The keyword under which a binding travels with a call."""
 TRACED_ONLY = frozenset({"ls_structured_output_format", "structured_output_format"})
 """Bound for traces; LangChain takes them away before a model sees them."""
-SILENT: RunnableConfig = {"callbacks": []}
 
 
 class Answer(NamedTuple):
@@ -79,7 +79,7 @@ class Way(NamedTuple):
         if self.reader is None:
             return
         try:
-            value = self.reader.invoke(self.given(message), SILENT)
+            value = unseen(self.reader, self.given(message))
         except Exception as error:
             raise InvalidOutputError(_invalid(error), usage=usage) from error
         remember(message, Answer(self, value, read=True))

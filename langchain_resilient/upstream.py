@@ -19,7 +19,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from langchain_resilient.binding import SILENT, Answer, Binding, Way, recall, remember, translated
+from langchain_resilient.binding import Answer, Binding, Way, recall, remember, translated
 from langchain_resilient.engine.classify import Headroom, read_headroom
 from langchain_resilient.engine.errors import TruncatedStreamError
 from langchain_resilient.engine.events import Usage
@@ -29,6 +29,7 @@ from langchain_resilient.limiter import waiting as waiting_for_limiter
 from langchain_resilient.messages import fit
 from langchain_resilient.offloop import in_thread, stream_in_threads
 from langchain_resilient.providers import Client
+from langchain_resilient.unseen import aunseen, unseen
 
 TOKEN_MARGIN = 1.1
 FINISH_REASONS = ("finish_reason", "stop_reason", "done_reason", "stopReason", "completion_reason")
@@ -166,7 +167,7 @@ class ChatUpstream:
     def _asked(self, question: Question, run_manager: Any) -> ChatResult:
         client, model, messages, arguments, way = question
         if way is not None and way.whole is not None:
-            return way.result(way.whole.invoke(messages, SILENT))
+            return way.result(unseen(way.whole, messages))
         if not client.plain:
             return model._generate_with_cache(messages, self._stop, run_manager, **arguments)
         if client.takes_run_manager:
@@ -188,7 +189,7 @@ class ChatUpstream:
     async def _aasked(self, question: Question, target: Target) -> ChatResult:
         client, model, messages, arguments, way = question
         if way is not None and way.whole is not None:
-            return way.result(await way.whole.ainvoke(messages, SILENT))
+            return way.result(await aunseen(way.whole, messages))
         if not client.generates_async:
             run_manager = self._run_manager and self._run_manager.get_sync()
             return await in_thread(partial(self._asked, question, run_manager), target.route)

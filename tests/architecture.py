@@ -25,6 +25,7 @@ LINES: dict[str, float] = {
     f"{TOP}.chat_model": 9,
     f"{TOP}.binding": 9,
     f"{TOP}.structured": 9,
+    f"{TOP}.unseen": 9,
     f"{TOP}.messages": 9,
     f"{TOP}.messages.*": 9,
     f"{TOP}.middleware": 9,
@@ -92,6 +93,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     f"{ENGINE}*": set(),
     f"{TOP}.config": {"pydantic", "pydantic_core", "yaml"},  # litellm_hooks uses it: no LangChain
     f"{TOP}.middleware": {"langchain", "langchain_core", "langgraph", "pydantic"},
+    f"{TOP}.unseen": {"langchain_core", "langsmith"},
     f"{TOP}.cli*": {"langchain_core", "pydantic", "rich", "typer"},
     f"{TOP}.demo*": {
         "langchain_anthropic",
