@@ -181,7 +181,7 @@ def tools(first: Client, given: Sequence[Any], tool_choice: Any, settings: Mappi
             return client.model.bind_tools(given, **chosen, **settings), ()
         chosen, changes = choice(tool_choice, client.word)
         fitted, left_out = fit_arguments({"tools": list(given), **settings}, client.word, first.word)
-        return client.model.bind_tools(fitted.pop("tools"), **chosen, **fitted), changes + left_out
+        return client.model.bind_tools(fitted.pop("tools", []), **chosen, **fitted), changes + left_out
 
     def told() -> str:
         return f"tools={_shapes(given)}, tool_choice={tool_choice!r}, settings={sorted(settings.items())!r}"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import ConfigurableField
@@ -112,6 +113,27 @@ def test_an_agents_structured_response_is_whoever_answers(pair, make):
     model, _ = pair
     state = make(model, [get_weather], response_format=Weather).invoke({"messages": [("user", QUESTION)]})
     assert isinstance(state["structured_response"], Weather)
+
+
+@pytest.mark.parametrize("tools", [[], [get_weather]])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "ollama"])
+def test_a_providers_own_structured_response_falls_over(wire: str, tools: list[Any]):
+    """`ProviderStrategy`, with and without tools: the next provider gets what its own bare model would, in its own form."""
+    with FaultServer() as first, FaultServer() as second:
+        first.always(Fault.status(503))
+        second.answer('{"city": "Bath", "days": 3}')
+        models = (
+            instance(second, wire, "two"),
+            resilient(instance(first, "openai", "one"), instance(second, wire, "two")),
+        )
+        states = [
+            create_agent(model, tools, response_format=ProviderStrategy(Weather)).invoke({"messages": [("user", "Hi")]})
+            for model in models
+        ]
+        bare, ours = (record.body for record in second.requests)
+    assert states[0]["structured_response"] == states[1]["structured_response"] == Weather(city="Bath", days=3)
+    assert ours.get("format") == bare.get("format")
+    assert len(ours.get("tools") or []) == len(bare.get("tools") or []) == len(tools)
 
 
 def test_fields_stay_configurable(pair):
