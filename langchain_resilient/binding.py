@@ -46,8 +46,9 @@ _ANSWERS: dict[int, Answer] = {}
 
 def remember(message: BaseMessage, answer: Answer) -> None:
     """Keep what is known of an answer until its message is gone."""
+    if id(message) not in _ANSWERS:  # a model may give one message again and again
+        weakref.finalize(message, _ANSWERS.pop, id(message), None)
     _ANSWERS[id(message)] = answer
-    weakref.finalize(message, _ANSWERS.pop, id(message), None)
 
 
 def recall(message: BaseMessage) -> Answer | None:
@@ -119,7 +120,10 @@ class Binding:
         self._told = told
         # By the client itself, which is hashed by identity: it stays alive, and with it what it is the key of.
         self._ways: dict[Client, Way] = {first: _way(first, *make(first))}
-        self.visible = dict(self._ways[first].arguments)
+        bound = self._ways[first].arguments
+        self.visible = {key: value for key, value in bound.items() if key != HIDDEN}
+        self._nested = {key: value for key, value in bound.items() if key == HIDDEN}
+        """Of a first provider that is one of ours itself."""
 
     def __repr__(self) -> str:
         """Complete and without addresses: it becomes part of LangChain's cache keys."""
@@ -132,9 +136,14 @@ class Binding:
             way = self._ways[client] = _way(client, *self._make(client))
         return way
 
+    def known(self, message: BaseMessage) -> Answer | None:
+        """What is known of an answer, if it was given under this binding: one message may be the answer to several."""
+        answer = recall(message)
+        return answer if answer is not None and any(way is answer.way for way in tuple(self._ways.values())) else None
+
     def way_of(self, message: BaseMessage) -> Way:
         """The way of the provider that gave an answer; the first one's where that is not known (an answer from a cache, say)."""
-        answer = recall(message)
+        answer = self.known(message)
         if answer is not None:
             return answer.way
         word = message.response_metadata.get("model_provider")
@@ -144,7 +153,7 @@ class Binding:
         """How a provider is asked, by the arguments that were meant for the first."""
         way = self.way(client)
         if client is self._first:
-            return way, dict(given), way.changes
+            return way, {**given, **self._nested}, way.changes
         own = {key: value for key, value in given.items() if key not in self.visible or value is not self.visible[key]}
         fitted, left_out = fit_arguments(own, way.client.word, self._first.word)
         bound = {key: value for key, value in way.arguments.items() if key not in TRACED_ONLY}
@@ -181,7 +190,7 @@ def tools(first: Client, given: Sequence[Any], tool_choice: Any, settings: Mappi
             return client.model.bind_tools(given, **chosen, **settings), ()
         chosen, changes = choice(tool_choice, client.word)
         fitted, left_out = fit_arguments({"tools": list(given), **settings}, client.word, first.word)
-        return client.model.bind_tools(fitted.pop("tools", []), **chosen, **fitted), changes + left_out
+        return client.model.bind_tools(fitted.pop("tools", []), **_both(fitted, chosen)), changes + left_out
 
     def told() -> str:
         return f"tools={_shapes(given)}, tool_choice={tool_choice!r}, settings={sorted(settings.items())!r}"
@@ -224,6 +233,15 @@ def choice(given: Any, word: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if name == "none":
         return {"tool_choice": {"type": "none"} if word in ANTHROPICS else "none"}, ()
     return {"tool_choice": name}, ()
+
+
+def _both(settings: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with a choice of tool; Anthropic says in the choice too whether calls may be parallel."""
+    said, wanted = settings.get("tool_choice"), chosen.get("tool_choice")
+    if isinstance(said, Mapping) and isinstance(wanted, str):
+        kind = {"type": wanted} if wanted in {"any", "auto", "none"} else {"type": "tool", "name": wanted}
+        return {**settings, "tool_choice": {**said, **kind}}
+    return {**settings, **chosen}
 
 
 ANTHROPICS = frozenset({"anthropic", "anthropic_bedrock", "google_anthropic_vertex"})

@@ -15,7 +15,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.base import RunnableSerializable
 from pydantic import ConfigDict, SkipValidation
 
-from langchain_resilient.binding import Binding, Way, recall
+from langchain_resilient.binding import Binding, Way
 
 
 class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
@@ -27,7 +27,7 @@ class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
 
     def invoke(self, input: BaseMessage, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """What an answer says. Raises what the provider's own parser raises."""
-        known = recall(input)
+        known = self.binding.known(input)
         if known is not None and known.read:
             return known.value
         way = self.binding.way_of(input)
@@ -35,7 +35,7 @@ class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
 
     async def ainvoke(self, input: BaseMessage, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """What an answer says. Raises what the provider's own parser raises."""
-        known = recall(input)
+        known = self.binding.known(input)
         if known is not None and known.read:
             return known.value
         way = self.binding.way_of(input)
@@ -48,7 +48,7 @@ class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
         first = next(input, None)
         if first is None:
             return
-        known = recall(first)
+        known = self.binding.known(first)
         if known is not None and known.read:
             yield known.value
             return
@@ -63,7 +63,7 @@ class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
         first = await anext(input, None)
         if first is None:
             return
-        known = recall(first)
+        known = self.binding.known(first)
         if known is not None and known.read:
             yield known.value
             return

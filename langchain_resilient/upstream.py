@@ -319,6 +319,8 @@ def _marked(chunks: Iterator[ChatGenerationChunk], way: Way) -> Iterator[ChatGen
 def _as_chunk(result: ChatResult) -> ChatGenerationChunk:
     generation = result.generations[0]
     message: Any = generation.message
+    if result.llm_output:  # as LangChain does with a whole answer: the finish reason and the model's name stand here
+        message.response_metadata = {**result.llm_output, **message.response_metadata}
     if isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk):
         known = recall(message)
         message = AIMessageChunk(**{**message.model_dump(exclude={"type"}), "chunk_position": "last"})

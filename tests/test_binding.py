@@ -273,3 +273,33 @@ def test_providers_from_specs_bind_as_instances_do(servers):
     first.always(Fault.status(503))
     model = resilient(spec(first, "openai", "one"), spec(second, "anthropic", "two"))
     assert model.bind_tools(TOOLS).invoke(QUESTION).tool_calls[0]["name"] == "get_weather"
+
+
+def test_a_choice_and_no_parallel_calls_reach_anthropic_together(servers):
+    """Both are said in its one `tool_choice`."""
+    first, second = servers
+    first.always(Fault.status(503))
+    model = resilient(instance(first, "openai", "one"), instance(second, "anthropic", "two"))
+    model.bind_tools(TOOLS, tool_choice="any", parallel_tool_calls=False).invoke("hi")
+    assert second.requests[0].body["tool_choice"] == {"type": "any", "disable_parallel_tool_use": True}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_one_of_ours_may_be_a_provider_of_another(servers, way: str):
+    """Its own binding travels inside the outer one's, as first provider and as fallback."""
+    first, second = servers
+    first.always(Fault.status(503))
+    inner = resilient(instance(first, "openai", "one"), instance(second, "anthropic", "two"))
+    assert await called(resilient(inner).bind_tools(TOOLS), way) == ["get_weather"]
+    dead = instance(first, "openai", "dead")
+    assert await called(resilient(dead, inner).bind_tools(TOOLS), way) == ["get_weather"]
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_a_provider_that_does_not_stream_is_whole_in_a_stream(servers, wire: str):
+    """With `disable_streaming` its one chunk ends with its finish reason and tells its model, so it is no broken stream."""
+    model = resilient(instance(servers[0], wire, "one", disable_streaming=True), instance(servers[1], "openai", "two"))
+    servers[0].answer("All of it.")
+    chunks = list(model.stream("hi"))
+    assert "".join(chunk.text for chunk in chunks) == "All of it."
+    assert servers[1].count == 0

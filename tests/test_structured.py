@@ -8,6 +8,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
@@ -326,3 +327,25 @@ def test_the_bound_model_is_a_message_model_still():
     model = resilient(inner)
     model.with_structured_output(Person)
     assert isinstance(model.invoke("x"), AIMessage)
+
+
+def test_one_message_may_be_the_answer_to_several_schemas():
+    """A model that gives the same message object again is read by the schema that was asked for, and nothing piles up."""
+    shared = AIMessage(GOOD)
+
+    class Town(BaseModel):
+        """Somewhere."""
+
+        name: str
+
+    class Shared(ScriptedChatModel):
+        def _generate(self, *arguments: Any, **kwargs: Any) -> ChatResult:
+            return ChatResult(generations=[ChatGeneration(message=shared)])
+
+        def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+            return self.bind() | PydanticOutputParser(pydantic_object=schema)
+
+    model = resilient(Shared())
+    person, town = model.with_structured_output(Person), model.with_structured_output(Town)
+    asked = [chain.steps[0].invoke("x") for chain in (person, town)]
+    assert [person.steps[1].invoke(asked[0]), town.steps[1].invoke(asked[1])] == [Person(**ANN), Town(name="Ann")]
