@@ -11,10 +11,12 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import add_usage
 from langchain_core.outputs import ChatGeneration, ChatResult
-from langchain_core.runnables import Runnable, RunnableBinding, RunnableParallel, RunnableSequence
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableLambda, RunnableParallel, RunnableSequence
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
@@ -22,10 +24,12 @@ from langchain_resilient.engine.errors import InvalidOutputError
 from langchain_resilient.engine.events import Usage
 from langchain_resilient.messages import fit_arguments
 from langchain_resilient.providers import Client, client_of
-from langchain_resilient.unseen import unseen
+from langchain_resilient.unseen import aunseen, unseen
 
 HIDDEN = "resilience_binding"
 """The keyword under which a binding travels with a call."""
+CARRIED = "resilience_value"
+"""Where the message of a chain that was called as a whole takes its result along."""
 TRACED_ONLY = frozenset({"ls_structured_output_format", "structured_output_format"})
 """Bound for traces; LangChain takes them away before a model sees them."""
 
@@ -83,6 +87,19 @@ class Way(NamedTuple):
             value = unseen(self.reader, self.given(message))
         except Exception as error:
             raise InvalidOutputError(_invalid(error), usage=usage) from error
+        self._judge(message, value, usage)
+
+    async def aread(self, message: BaseMessage, usage: Usage | None) -> None:
+        """The same, awaiting what of the reader is to be awaited."""
+        if self.reader is None or not awaits(self.reader):  # parsing is no work for another thread
+            return self.read(message, usage)
+        try:
+            value = await aunseen(self.reader, self.given(message))
+        except Exception as error:
+            raise InvalidOutputError(_invalid(error), usage=usage) from error
+        return self._judge(message, value, usage)
+
+    def _judge(self, message: BaseMessage, value: Any, usage: Usage | None) -> None:
         remember(message, Answer(self, value, read=True))
         wrong, found = None, value
         if self.keeps_raw and isinstance(value, Mapping):
@@ -90,11 +107,29 @@ class Way(NamedTuple):
         if wrong is not None or found is None:
             raise InvalidOutputError(_invalid(wrong), answer=message, usage=usage) from wrong
 
-    def result(self, value: Any) -> ChatResult:
+    def result(self, value: Any, counted: UsageMetadataCallbackHandler) -> ChatResult:
         """What a chain that was called as a whole gave, as a model's answer."""
-        message = value if isinstance(value, BaseMessage) else AIMessage(content="")
+        message = value if isinstance(value, BaseMessage) else _carrying(value, counted)
         remember(message, Answer(self, value, read=True))
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        return ChatResult(generations=[ChatGeneration(message=message, generation_info={"finish_reason": "stop"})])
+
+
+def _carrying(value: Any, counted: UsageMetadataCallbackHandler) -> AIMessage:
+    """A message that takes a chain's result along: a cache, or another output version, hands on copies of it."""
+    models, usage = counted.usage_metadata, None
+    for spent in models.values():
+        usage = add_usage(usage, spent)
+    told = {"model_name": next(iter(models))} if len(models) == 1 else {}
+    return AIMessage(content="", additional_kwargs={CARRIED: value}, response_metadata=told, usage_metadata=usage)
+
+
+def awaits(reader: Any) -> bool:
+    """Whether some step of a reader is a coroutine function, which no thread of its own could run."""
+    if isinstance(reader, RunnableLambda):
+        return hasattr(reader, "afunc")
+    inner = [getattr(reader, name, None) for name in ("bound", "mapper", "runnable")]
+    inner += [*getattr(reader, "steps", ()), *getattr(reader, "steps__", {}).values()]
+    return any(awaits(step) for step in inner if isinstance(step, Runnable))
 
 
 def _invalid(error: BaseException | None) -> str:
@@ -139,7 +174,10 @@ class Binding:
     def known(self, message: BaseMessage) -> Answer | None:
         """What is known of an answer, if it was given under this binding: one message may be the answer to several."""
         answer = recall(message)
-        return answer if answer is not None and any(way is answer.way for way in tuple(self._ways.values())) else None
+        if answer is not None and any(way is answer.way for way in tuple(self._ways.values())):
+            return answer
+        carried = message.additional_kwargs
+        return Answer(self._ways[self._first], carried[CARRIED], read=True) if CARRIED in carried else None
 
     def way_of(self, message: BaseMessage) -> Way:
         """The way of the provider that gave an answer; the first one's where that is not known (an answer from a cache, say)."""

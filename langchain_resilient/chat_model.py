@@ -51,7 +51,7 @@ from langchain_resilient.engine.routing import Routing
 from langchain_resilient.engine.store.memory import memory_store
 from langchain_resilient.engine.store.state import OVERRIDES, Override
 from langchain_resilient.identity import common_profile, digest, profile_of
-from langchain_resilient.providers import build
+from langchain_resilient.providers import Client, build
 from langchain_resilient.raised import widen
 from langchain_resilient.structured import StructuredOutput
 
@@ -129,9 +129,16 @@ class ResilientChatModel(BaseChatModel):
             where = ".".join(str(step) for step in first["loc"])
             raise SettingsError(f"{where}: got {first['input']!r}; {first['msg'].lower()}") from None
         targets = self._engine.policy.targets
+        primary: Client = targets[0].client
         self.disable_streaming = self.disable_streaming or not any(target.client.streams for target in targets)
-        if "streaming" not in settings and targets[0].client.forced:
+        if not self.disable_streaming and primary.off_for_tools:
+            self.disable_streaming = "tool_calling"
+        if "streaming" not in settings and primary.forced:
             self.streaming = True
+        for told in ("callbacks", "tags", "metadata"):
+            # Not by what is there: newer langchain-core puts its version into every model's metadata.
+            if told not in settings and getattr(primary.model, told) is not None:
+                setattr(self, told, getattr(primary.model, told))
         versions = {target.client.model.output_version for target in targets}
         if self.output_version is None and len(versions) == 1:
             self.output_version = versions.pop()
@@ -156,6 +163,12 @@ class ResilientChatModel(BaseChatModel):
         if update:
             copy.__dict__.pop("_engine", None)
         return copy
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares nothing but the process's store."""
+        shallow = self.__copy__()
+        shallow.__dict__.pop("_engine", None)
+        return super(ResilientChatModel, shallow).__deepcopy__(memo)
 
     @field_serializer("providers")
     def _names_of(self, _given: Any) -> list[str]:

@@ -74,7 +74,9 @@ class Client:
     atakes_run_manager: bool
     """Whether `_agenerate` does."""
     streams: bool
-    """Whether it can stream at all."""
+    """Whether it can stream at all, and was not told never to."""
+    off_for_tools: bool
+    """Whether it was told not to stream where tools are offered."""
     call_kwargs: Mapping[str, Any]
     """LangChain's standard parameters that the model has no field for."""
     gives_up_after: float | None
@@ -268,7 +270,8 @@ def client_of(model: BaseChatModel, word: str, call_kwargs: Mapping[str, Any]) -
         call_kwargs: What is given with every call.
     """
     own = type(model)
-    forced = getattr(model, "streaming", None) is True and "streaming" in model.model_fields_set
+    said = getattr(model, "streaming", None) if "streaming" in model.model_fields_set else None
+    forced = said is True
     if forced:
         # It would put unstreamed answers together from a stream, which can be cut unnoticed, and tell callbacks of failed attempts.
         model = model.model_copy(update={"streaming": False})
@@ -281,7 +284,8 @@ def client_of(model: BaseChatModel, word: str, call_kwargs: Mapping[str, Any]) -
         plain=model.cache is None and model.rate_limiter is None and model.output_version is None,
         takes_run_manager="run_manager" in inspect.signature(own._generate).parameters,
         atakes_run_manager="run_manager" in inspect.signature(own._agenerate).parameters,
-        streams=streams and model.disable_streaming is not True,
+        streams=streams and model.disable_streaming is not True and said is not False,
+        off_for_tools=model.disable_streaming == "tool_calling",
         call_kwargs=call_kwargs,
         gives_up_after=getattr(model, "total_timeout", None),
         streams_inside=word == "ollama",

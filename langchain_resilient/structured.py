@@ -6,6 +6,7 @@ only handed on. A stream is read here, by the reader of the provider that speaks
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from itertools import chain
 from typing import Any
@@ -51,6 +52,7 @@ class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
         known = self.binding.known(first)
         if known is not None and known.read:
             yield known.value
+            deque(input, maxlen=0)  # to its end, or the run above would count as cancelled
             return
         way = self.binding.way_of(first)
         parts = chain([first], input)
@@ -66,6 +68,8 @@ class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
         known = self.binding.known(first)
         if known is not None and known.read:
             yield known.value
+            async for _ in input:
+                pass
             return
         way = self.binding.way_of(first)
 
@@ -80,6 +84,6 @@ class StructuredOutput(RunnableSerializable[BaseMessage, Any]):
 
 def _reader(way: Way) -> Runnable[Any, Any]:
     if way.reader is None:
-        msg = f"{way.client.word}: its structured output can only be read where it was asked for"
+        msg = f"{way.client.word}: its structured output does not outlive the process that asked for it: don't cache this model"
         raise ValueError(msg)
     return way.reader

@@ -11,20 +11,19 @@ import asyncio
 from contextvars import Context, copy_context
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.runnables import Runnable
 from langchain_core.tracers import context as tracing
 
-SILENT: RunnableConfig = {"callbacks": []}
+
+def unseen(runnable: Runnable[Any, Any], given: Any, *heard_by: BaseCallbackHandler) -> Any:
+    """What it makes of what is given; only our own handlers hear of it."""
+    return _unwatched().run(runnable.invoke, given, {"callbacks": list(heard_by)})
 
 
-def unseen(runnable: Runnable[Any, Any], given: Any) -> Any:
-    """What it makes of what is given."""
-    return _unwatched().run(runnable.invoke, given, SILENT)
-
-
-async def aunseen(runnable: Runnable[Any, Any], given: Any) -> Any:
-    """What it makes of what is given."""
-    return await asyncio.create_task(runnable.ainvoke(given, SILENT), context=_unwatched())
+async def aunseen(runnable: Runnable[Any, Any], given: Any, *heard_by: BaseCallbackHandler) -> Any:
+    """What it makes of what is given; only our own handlers hear of it."""
+    return await asyncio.create_task(runnable.ainvoke(given, {"callbacks": list(heard_by)}), context=_unwatched())
 
 
 def _unwatched() -> Context:

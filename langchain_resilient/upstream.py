@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
@@ -64,6 +65,13 @@ class Question(NamedTuple):
     arguments: dict[str, Any]
     way: Way | None
     """How it was bound; None: nothing is bound."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether a stream of it is to be had: not of a chain that is called as a whole, nor where the model has it off."""
+        if self.way is not None and self.way.whole is not None:
+            return False
+        return self.client.streams and not (self.client.off_for_tools and self.arguments.get("tools"))
 
 
 class ChatUpstream:
@@ -159,7 +167,10 @@ class ChatUpstream:
         try:
             with self.waiting(target):
                 question = self._question(target)
-                return self._whole(question, self._asked(question, self._run_manager))
+                result = self._asked(question, self._run_manager)
+                if (unread := self._complete(question, result)) is not None:
+                    unread.read(result.generations[0].message, self.usage(result))
+                return result
         except Exception as error:
             self._last_error = error
             raise
@@ -167,7 +178,8 @@ class ChatUpstream:
     def _asked(self, question: Question, run_manager: Any) -> ChatResult:
         client, model, messages, arguments, way = question
         if way is not None and way.whole is not None:
-            return way.result(unseen(way.whole, messages))
+            counted = UsageMetadataCallbackHandler()
+            return way.result(unseen(way.whole, messages, counted), counted)
         if not client.plain:
             return model._generate_with_cache(messages, self._stop, run_manager, **arguments)
         if client.takes_run_manager:
@@ -181,7 +193,10 @@ class ChatUpstream:
         try:
             with self.waiting(target):
                 question = self._question(target)
-                return self._whole(question, await self._aasked(question, target))
+                result = await self._aasked(question, target)
+                if (unread := self._complete(question, result)) is not None:
+                    await unread.aread(result.generations[0].message, self.usage(result))
+                return result
         except Exception as error:
             self._last_error = error
             raise
@@ -189,7 +204,8 @@ class ChatUpstream:
     async def _aasked(self, question: Question, target: Target) -> ChatResult:
         client, model, messages, arguments, way = question
         if way is not None and way.whole is not None:
-            return way.result(await aunseen(way.whole, messages))
+            counted = UsageMetadataCallbackHandler()
+            return way.result(await aunseen(way.whole, messages, counted), counted)
         if not client.generates_async:
             run_manager = self._run_manager and self._run_manager.get_sync()
             return await in_thread(partial(self._asked, question, run_manager), target.route)
@@ -199,22 +215,21 @@ class ChatUpstream:
             return await model._agenerate(messages, self._stop, self._run_manager, **arguments)
         return await model._agenerate(messages, self._stop, **arguments)
 
-    def _whole(self, question: Question, result: ChatResult) -> ChatResult:
+    def _complete(self, question: Question, result: ChatResult) -> Way | None:
+        """Check that an answer has its end; returns how it is to be read, if it is."""
         way = question.way
         if way is not None and way.whole is not None:
-            return result
+            return None
         if question.client.streams_inside and self.finish_reason(result.generations[0]) is None:
             msg = "the answer ended without a finish reason"
             raise TruncatedStreamError(msg)
-        if way is not None:
-            way.read(result.generations[0].message, self.usage(result))
-        return result
+        return way
 
     def stream(self, target: Target) -> Iterator[ChatGenerationChunk]:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
         question = self._question(target)
-        client, model, messages, arguments, way = question
-        if not client.streams or (way is not None and way.whole is not None):
+        _, model, messages, arguments, way = question
+        if not question.streams:
             return iter([_as_chunk(self.call(target))])
         if model.rate_limiter is not None:
             with self.waiting(target):
@@ -226,7 +241,7 @@ class ChatUpstream:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
         question = self._question(target)
         client, model, messages, arguments, way = question
-        if not client.streams or (way is not None and way.whole is not None):
+        if not question.streams:
             yield _as_chunk(await self.acall(target))
             return
         if model.rate_limiter is not None:
@@ -322,8 +337,9 @@ def _as_chunk(result: ChatResult) -> ChatGenerationChunk:
     if result.llm_output:  # as LangChain does with a whole answer: the finish reason and the model's name stand here
         message.response_metadata = {**result.llm_output, **message.response_metadata}
     if isinstance(message, AIMessage) and not isinstance(message, AIMessageChunk):
-        known = recall(message)
+        known, extras = recall(message), message.additional_kwargs
         message = AIMessageChunk(**{**message.model_dump(exclude={"type"}), "chunk_position": "last"})
+        message.additional_kwargs = extras  # a dump makes dicts of the objects in it
         if known is not None:
             remember(message, known)
     return ChatGenerationChunk(message=message, generation_info=generation.generation_info)

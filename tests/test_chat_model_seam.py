@@ -1,6 +1,7 @@
 """The seam between ours and the inner model: what an inner model was set to is honoured, and what it can't is not advertised."""
 
 import asyncio
+import copy
 import pickle
 from typing import Any
 
@@ -12,6 +13,8 @@ from langchain_core.load import dumpd
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.rate_limiters import BaseRateLimiter
+from langchain_core.tracers.context import collect_runs
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from langchain_openai import ChatOpenAI
 
 from langchain_resilient import (
@@ -217,6 +220,73 @@ async def test_a_model_that_cannot_stream(way: str):
     assert model.disable_streaming is True
     assert await ask(model, way) == ANSWER
     assert resilient(Unstreamed(), scripted()).disable_streaming is False
+
+
+class Tooled(ScriptedChatModel):
+    """Takes tools as the real clients do."""
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
+        return self.bind(tools=[convert_to_openai_tool(tool) for tool in tools], **kwargs)
+
+
+def add(a: int, b: int) -> int:
+    """Add."""
+    return a + b
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+async def test_streams_that_are_off_for_tools_alone(way: str):
+    """`disable_streaming="tool_calling"` of the first provider holds for ours, and of a fallback for its own answers."""
+    first = resilient(Tooled(script=[ANSWER], disable_streaming="tool_calling"))
+    assert first.disable_streaming == "tool_calling"
+    tokens = Tokens()
+    assert await ask(first.bind_tools([add]), way, config={"callbacks": [tokens]}) == ANSWER
+    assert tokens.shown == []
+    fallback = Tooled(model_name="two", script=[ANSWER], disable_streaming="tool_calling")
+    model = resilient(Tooled(model_name="one", script=[BusyError(), BusyError()]), fallback)
+    assert await chunks_with_text(model.bind_tools([add]), way) == 1
+    assert await chunks_with_text(model, way) == 3
+
+
+async def chunks_with_text(model: Any, way: str) -> int:
+    """How many chunks of a stream say something."""
+    if way == "stream":
+        return sum(bool(chunk.text) for chunk in model.stream("hi"))
+    return sum([bool(chunk.text) async for chunk in model.astream("hi")])
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+async def test_streams_that_are_switched_off_on_the_model(way: str):
+    """`streaming=False`, said of a provider's model, holds: its stream is one chunk, as the bare model's."""
+    with FaultServer() as server:
+        server.answer("It is well with us.")
+        bare, inner = (instance(server, "openai", "one", streaming=False) for _ in range(2))
+        ours = resilient(inner)
+        for model in (bare, ours):
+            assert await chunks_with_text(model, way) == 1
+        assert [request.stream for request in server.requests] == [False, False]
+
+
+async def test_what_the_first_model_tells_its_callbacks_and_traces():
+    """Callbacks, tags and metadata given to the first model hold for ours, unless ours were given its own."""
+    heard = Tokens()
+    inner = scripted(callbacks=[heard], tags=["of the model"], metadata={"team": "a"})
+    model = resilient(inner)
+    with collect_runs() as runs:
+        [chunk async for chunk in model.astream("hi")]
+    assert heard.shown == ["All", " is", " well."]
+    assert "of the model" in runs.traced_runs[0].tags
+    assert runs.traced_runs[0].extra["metadata"]["team"] == "a"
+    assert resilient(inner, tags=["ours"]).tags == ["ours"]
+
+
+def test_a_deep_copy_of_a_used_model_answers():
+    """It carries the settings; what calls run on is built anew. A pickle would hold keys: there is none."""
+    model = ResilientChatModel([Provider(Unstreamed(), name="one"), Provider(Unstreamed(), name="two")])
+    assert model.invoke("hi").text == ANSWER
+    twin = copy.deepcopy(model)
+    assert twin.invoke("hi").text == ANSWER
+    assert list(twin.status()) == list(model.status())
 
 
 @pytest.mark.parametrize("way", ["stream", "astream"])

@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import pytest
+from langchain_core.caches import InMemoryCache
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
@@ -242,6 +244,56 @@ async def test_chains_that_cannot_be_taken_apart_are_called_as_a_whole(kinds: An
     assert (result["parsed"] if include_raw else result) == Person(**ANN)
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("settings", ["cached", "v1"])
+async def test_what_an_opaque_chain_made_outlives_its_message(settings: str, way: str):
+    """A cache and another output version hand on copies of the message: what the chain made goes with them."""
+    inner = Opaque(script=[GOOD, GOOD])
+    given: dict[str, Any] = {"cache": InMemoryCache()} if settings == "cached" else {"output_version": "v1"}
+    chain = resilient(inner, **given).with_structured_output(Person)
+    assert [await read(chain, way), await read(chain, way)] == [Person(**ANN)] * 2
+    if settings == "cached" and "invoke" in way:
+        assert len(inner.calls) == 1
+
+
+class OpaqueOpenAI(ChatOpenAI):
+    """A real client whose structured output is one runnable."""
+
+    def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+        return RunnableLambda(lambda question: Person(**json.loads(self.invoke(question).text)))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_an_opaque_chains_stream_is_whole_and_its_tokens_count(servers, way: str):
+    """Its one answer is no broken stream, though the client's wire sends finish reasons; what it cost is in the record."""
+    client = instance(servers[0], "openai", "one")
+    model = resilient(OpaqueOpenAI(**client.model_dump(include={"model_name", "max_retries"}), api_key="sk-test",
+                                   base_url=servers[0].base_url("openai")))  # fmt: skip
+    with capture_decisions() as decisions:
+        assert await read(model.with_structured_output(Person), way) == Person(**ANN)
+    assert decisions[0].outcome == "answered"
+    assert decisions[0].usage is not None and decisions[0].usage.output > 0
+
+
+@pytest.mark.parametrize("include_raw", [False, True])
+async def test_a_reader_that_is_a_coroutine_function_is_awaited(include_raw: bool):
+    """`ainvoke` reads with what the chain has for it, as the bare model's chain does."""
+
+    async def person(message: Any) -> Person:
+        return Person(**json.loads((message["raw"] if include_raw else message).text))
+
+    class Awaiting(ScriptedChatModel):
+        def with_structured_output(self, schema: Any, **kwargs: Any) -> Any:
+            if include_raw:
+                return RunnableMap(raw=self.bind()) | RunnablePassthrough.assign(parsed=RunnableLambda(person))
+            return self.bind() | RunnableLambda(person)
+
+    model = resilient(Awaiting(model_name="one", script=[BAD, GOOD]))
+    settings = {"include_raw": True} if include_raw else {}
+    result = await model.with_structured_output(Person, **settings).ainvoke("x")
+    assert (result["parsed"] if include_raw else result) == Person(**ANN)
+
+
 class Partial(ScriptedChatModel):
     """Its parser gives partial objects as a stream comes."""
 
@@ -264,8 +316,6 @@ async def test_a_stream_shows_partial_objects_as_they_come(way: str):
 
 def test_an_answer_from_a_cache_is_read_all_the_same():
     """Its message is not the one that was read in the attempt: the provider's parser reads it then."""
-    from langchain_core.caches import InMemoryCache
-
     inner = Structured(script=[GOOD, "not asked again"])
     model = resilient(inner, cache=InMemoryCache())
     chain = model.with_structured_output(Person)
