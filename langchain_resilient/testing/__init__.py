@@ -10,9 +10,18 @@ if TYPE_CHECKING:
     from langchain_resilient.testing.clock import FakeClock as FakeClock
     from langchain_resilient.testing.fault_server import Fault as Fault
     from langchain_resilient.testing.fault_server import FaultServer as FaultServer
+    from langchain_resilient.testing.fault_server import Refuse as Refuse
+    from langchain_resilient.testing.fault_server import Repeat as Repeat
     from langchain_resilient.testing.scripted import ScriptedChatModel as ScriptedChatModel
 
-_HOMES = {"FakeClock": "clock", "Fault": "fault_server", "FaultServer": "fault_server", "ScriptedChatModel": "scripted"}
+_HOMES = {
+    "FakeClock": "clock",
+    "Fault": "fault_server",
+    "FaultServer": "fault_server",
+    "Refuse": "fault_server",
+    "Repeat": "fault_server",
+    "ScriptedChatModel": "scripted",
+}
 __all__ = list(_HOMES)  # the names, with the file each lives in
 
 

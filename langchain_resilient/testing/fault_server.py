@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -27,9 +28,21 @@ from langchain_resilient.testing.wires.faults import Fault
 from langchain_resilient.testing.wires.port import Link, Port
 from langchain_resilient.testing.wires.records import RecordedRequest
 from langchain_resilient.testing.wires.replies import DEFAULT_TEXT, Answer
+from langchain_resilient.testing.wires.resume import PREFILL_REFUSALS, Prefill, Refuse, Repeat, Resume, checked
 from langchain_resilient.testing.wires.retry_hints import RETRY_FORMS, RetryForm
 
-__all__ = ["DEFAULT_TEXT", "RETRY_FORMS", "Fault", "FaultServer", "RecordedRequest", "RetryForm", "WireName"]
+__all__ = [
+    "DEFAULT_TEXT",
+    "PREFILL_REFUSALS",
+    "RETRY_FORMS",
+    "Fault",
+    "FaultServer",
+    "RecordedRequest",
+    "Refuse",
+    "Repeat",
+    "RetryForm",
+    "WireName",
+]
 
 
 class FaultServer:
@@ -117,6 +130,10 @@ class FaultServer:
         output_tokens: int | None = None,
         chunk_delay: float = 0.0,
         delay: float | Callable[[RecordedRequest], float] = 0.0,
+        chunk_sizes: Sequence[int] = (),
+        prefill: Prefill = "restart",
+        instructed: Resume | None = None,
+        quoted: tuple[str, str] | None = None,
     ) -> None:
         """Set how healthy answers look from now on; replaces what was set before, a tool call too.
 
@@ -127,16 +144,39 @@ class FaultServer:
         input_tokens, output_tokens: reported usage. Default: a quarter of the prompt's characters; the words of the answer.
         delay: seconds before the response begins, or a function of the request that tells them. Default 0.
         chunk_delay: seconds between chunks of a stream. Default 0.
+        chunk_sizes: characters (code points) of each chunk of a streamed text, over and over. Default: a word a chunk.
+        prefill: what is made of an assistant message at the end of the conversation: "continue" (only the rest is said),
+            "trimmed" (so is it, without the white space that it begins with), Repeat(20) or Repeat("sentence") (the end of the
+            text so far is said once more), "restart" (default), "refuse" or Refuse("mistral") (a 400 in that provider's words; the
+            record's outcome is then "prefill refused"). A text that the answer does not begin with is met by the full answer.
+            Anthropic's wire refuses one that ends with white space in any case.
+        instructed: the same (refusals apart) for a user message at the end that quotes the text so far. Default None: it is a
+            question like any other.
+        quoted: what stands right before and right after the text so far in an instruction; a message without both is no
+            instruction. Default None: the text so far is the longest beginning of the answer that stands in the message, which
+            may be a letter too long where the quote is followed by what the answer goes on with, and finds itself in questions.
         """
+        if any(size < 1 for size in chunk_sizes):
+            small = f"chunk_sizes must be 1 or more each, not {list(chunk_sizes)}"
+            raise ValueError(small)
+        checked(prefill, instructed)
         with self._changed:
-            self._answer = Answer(text, None, input_tokens, output_tokens, delay, chunk_delay)
+            self._answer = Answer(
+                text=text,
+                input_tokens=input_tokens,
+                output_tokens=output_tokens,
+                delay=delay,
+                chunk_delay=chunk_delay,
+                chunk_sizes=tuple(chunk_sizes),
+                prefill=prefill,
+                instructed=instructed,
+                quoted=quoted,
+            )
 
     def answer_with_tool(self, name: str, args: JsonObject) -> None:
         """Answer with this tool call from now on, except right after a tool's result, which is answered as before."""
         with self._changed:
-            old = self._answer
-            tool = ToolUse(name, dict(args))
-            self._answer = Answer(old.text, tool, old.input_tokens, old.output_tokens, old.delay, old.chunk_delay)
+            self._answer = replace(self._answer, tool=ToolUse(name, dict(args)))
 
     # ── Faults ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

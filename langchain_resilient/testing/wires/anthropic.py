@@ -16,10 +16,12 @@ from langchain_resilient.testing.wires.base import (
     ToolUse,
     WireName,
     estimate_tokens,
+    last_user_of,
     lookup,
     messages_of,
     new_id,
     pieces,
+    prefill_of,
     text_of,
     to_json,
 )
@@ -56,6 +58,10 @@ PROBLEMS: Problems = {
     "content_filter": Problem(400, "Output blocked by content filtering policy", _INVALID),
 }
 
+# tailcallhq/forgecode #1872, langchain-ai/langchain #35071. ChatAnthropic cuts the white space off itself since then.
+_TRAILING = Problem(400, "messages: final assistant content cannot end with trailing whitespace", _INVALID)
+_WHITE = tuple(" \t\r\n")
+
 
 def _forced(choice: Any, tools: tuple[Tool, ...]) -> tuple[Tool, ...]:
     kind = choice.get("type") if isinstance(choice, dict) else None
@@ -85,6 +91,10 @@ class AnthropicWire:
     base_path = ""
     stream_type = "text/event-stream; charset=utf-8"
     ping = b'event: ping\ndata: {"type": "ping"}\n\n'
+    empty = (
+        b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+        b'"delta":{"type":"text_delta","text":""}}\n\n'
+    )
     garbage = b'event: content_block_delta\ndata: {"type":"content_block_del\n\n'
 
     def headers(self) -> dict[str, str]:
@@ -99,6 +109,7 @@ class AnthropicWire:
         tools = tuple(Tool(t["name"], t.get("input_schema") or {}) for t in offered)
         if isinstance(choice, dict) and choice.get("type") == "none":
             tools = ()
+        prefill = prefill_of(messages)
         texts = (text_of(m.get("content")) for m in reversed(messages) if m.get("role") == "user")
         return Ask(
             model=str(body.get("model", "")),
@@ -109,6 +120,9 @@ class AnthropicWire:
             tools=tools,
             forced=_forced(choice, tools),
             output_schema=_schema(body),
+            prefill=prefill,
+            last_user=last_user_of(messages),
+            invalid=_TRAILING if prefill and prefill.endswith(_WHITE) else None,
         )
 
     def answer(self, ask: Ask, reply: Reply) -> JsonObject:
@@ -129,7 +143,7 @@ class AnthropicWire:
             opening, content = [start, self.ping], [block]  # a begun tool call is content: it cannot be taken back
         else:
             block = _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-            deltas = [{"type": "text_delta", "text": word} for word in pieces(reply.text)]
+            deltas = [{"type": "text_delta", "text": word} for word in reply.parts()]
             opening, content = [start, block, self.ping], []
         content += [_event("content_block_delta", index=0, delta=delta) for delta in deltas]
         stop = {"stop_reason": _stop_reason(reply), "stop_sequence": None}

@@ -6,6 +6,7 @@ bytes, and a `Problem` into that provider's own error body. Nothing outside a wi
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import secrets
@@ -39,7 +40,9 @@ class Ask:
     """What a request asks for, whatever its wire.
 
     `tools` may be called; of `forced`, one must be. `output_schema` is the JSON schema that the answer has to fit, an empty
-    one when any JSON object will do, None when plain text is wanted. `tool_result` is set when the last message is one.
+    one when any JSON object will do, None when plain text is wanted. `tool_result` is set when the last message is one,
+    `prefill` is that message's text if it is the assistant's, `last_user` if it is the user's. `invalid` is what this provider
+    objects to in a prefill, whatever the model.
     """
 
     model: str
@@ -51,22 +54,33 @@ class Ask:
     forced: tuple[Tool, ...] = ()
     output_schema: JsonObject | None = None
     include_usage: bool = False
+    prefill: str | None = None
+    last_user: str | None = None
+    invalid: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A healthy answer: text or one tool call, and its usage in tokens."""
+    """A healthy answer: text or one tool call, and its usage in tokens.
+
+    `sizes` are the code points of each chunk of a streamed text, over and over; empty: a word a chunk.
+    """
 
     text: str
     input_tokens: int
     output_tokens: int
     tool: ToolUse | None = None
     finish: FinishReason = "stop"
+    sizes: tuple[int, ...] = ()
+
+    def parts(self) -> list[str]:
+        """Cut the text into the chunks of a stream, between code points."""
+        return cut(self.text, self.sizes) if self.sizes else pieces(self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A provider's error. `members` are further members of its error object."""
+    """A provider's error. `members` are further members of its error object; `flat`: that object is the body itself (Mistral)."""
 
     status: int
     message: str
@@ -74,6 +88,7 @@ class Problem:
     code: str | None = None
     param: str | None = None
     members: Mapping[str, Any] = field(default_factory=dict)
+    flat: bool = False
 
 
 ProblemName = Literal["quota_exhausted", "overloaded", "server_error", "context_overflow", "content_filter"]
@@ -98,6 +113,7 @@ class Wire(Protocol):
     base_path: str  # what a client's base URL has after the port
     stream_type: str  # content type of a stream
     ping: bytes  # what keeps a silent stream open
+    empty: bytes  # a content delta that says nothing
     garbage: bytes  # a stream frame that no client can parse
 
     def headers(self) -> dict[str, str]:
@@ -140,6 +156,18 @@ def pieces(text: str) -> list[str]:
     return re.findall(r"\s*\S+(?:\s+$)?", text) or ([text] if text else [])
 
 
+def cut(text: str, sizes: tuple[int, ...]) -> list[str]:
+    """Cut a text into chunks of these numbers of code points, taken over and over."""
+    chunks: list[str] = []
+    start = 0
+    for size in itertools.cycle(sizes):
+        if start >= len(text):
+            return chunks
+        chunks.append(text[start : start + size])
+        start += size
+    return chunks
+
+
 def to_json(value: Any) -> bytes:
     """Write compact JSON, unicode unescaped, as providers do."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
@@ -150,14 +178,29 @@ def new_id(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
 
 
-def text_of(content: Any) -> str:
-    """Gather the text of a message's content, be it a string or a list of parts."""
+def text_of(content: Any, between: str = " ") -> str:
+    """Gather the text of a message's content, be it a string or a list of parts, put together with `between` (a space)."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         return ""
     texts = (part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | dict))
-    return " ".join(text for text in texts if isinstance(text, str))
+    return between.join(text for text in texts if isinstance(text, str))
+
+
+def prefill_of(messages: list[JsonObject]) -> str | None:
+    """Read the last message's text if it is the assistant's and calls no tool."""
+    last: JsonObject = messages[-1] if messages else {}
+    content = last.get("content")
+    blocks = content if isinstance(content, list) else []
+    calls = last.get("tool_calls") or any(isinstance(b, dict) and b.get("type") == "tool_use" for b in blocks)
+    return text_of(content, "") if last.get("role") == "assistant" and not calls else None
+
+
+def last_user_of(messages: list[JsonObject]) -> str | None:
+    """Read the last message's text if it is the user's."""
+    last: JsonObject = messages[-1] if messages else {}
+    return text_of(last.get("content"), "\n") if last.get("role") == "user" else None
 
 
 def messages_of(body: JsonObject) -> list[JsonObject]:

@@ -7,6 +7,7 @@ and leaves by `_Gone` as soon as the client has disconnected or the server stops
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import time
@@ -32,6 +33,7 @@ from langchain_resilient.testing.wires.openai import OpenAIWire
 from langchain_resilient.testing.wires.port import Link
 from langchain_resilient.testing.wires.records import RecordedRequest
 from langchain_resilient.testing.wires.replies import Answer, compose
+from langchain_resilient.testing.wires.resume import prefill_refused
 from langchain_resilient.testing.wires.retry_hints import hint_body, hint_headers, hint_message, utc_now
 
 WIRES: tuple[Wire, ...] = (OpenAIWire(), AnthropicWire(), OllamaWire())
@@ -79,7 +81,7 @@ class Connection(BaseHTTPRequestHandler):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             self._refuse_body(error)
             return
-        record = self._record(wire, body, stream=ask.stream)
+        record = self._record(wire, body, ask)
         fault, answer = self._begin(record)
         disconnected = False
         try:
@@ -93,16 +95,18 @@ class Connection(BaseHTTPRequestHandler):
             self.close_connection = self.close_connection or self._link.last
             record.end(disconnected=disconnected)
 
-    def _record(self, wire: Wire, body: JsonObject, *, stream: bool) -> RecordedRequest:
+    def _record(self, wire: Wire, body: JsonObject, ask: Ask) -> RecordedRequest:
         return RecordedRequest(
             wire=wire.name,
             path=self.path,
             method=self.command,
             headers={name.lower(): value for name, value in self.headers.items()},
             body=body,
-            stream=stream,
+            stream=ask.stream,
             at=time.monotonic(),
             connection=self._link.number,
+            begun=ask.prefill,
+            begun_by=None if ask.prefill is None else "prefill",
         )
 
     def _no_such_path(self) -> None:
@@ -160,10 +164,14 @@ class _Play:
             self._break()
             return
         refusal = fault.refusal if fault.ending == "done" else None
+        unwelcome = None if refusal else prefill_refused(self.wire.name, self.ask, self.answer.prefill)
         usual = 0.0 if refusal else self.answer.delay_of(self.record)
         self._pause(usual if fault.delay is None else fault.delay)
         if refusal:
             self._refuse(refusal)
+        elif unwelcome:
+            self.record.outcome = "prefill refused"
+            self.http.respond(unwelcome.status, _JSON, to_json(self.wire.error_body(unwelcome)), self.wire.headers())
         elif not self.ask.stream and fault.ending in ("done", "no_done"):
             self.http.respond(200, _JSON, self._whole(), self._headers())
         else:
@@ -198,7 +206,8 @@ class _Play:
     def _stream(self) -> None:
         fault, streamed = self.fault, self.ask.stream
         frames = self._frames()
-        replaced = fault.ending == "keepalive" or (not streamed and fault.ending in ("garbage", "error"))
+        alive = fault.ending == "keepalive" and not fault.chunks and not fault.empty_deltas
+        replaced = alive or (not streamed and fault.ending in ("garbage", "error"))
         content_type = self.wire.stream_type if streamed else fault.content_type or _JSON
         self.http.head(200, {"content-type": content_type, "transfer-encoding": "chunked"} | self._headers())
         opening = () if replaced else frames.opening
@@ -239,8 +248,11 @@ class _Play:
 
     def _keep_alive(self) -> None:
         ends = None if self.fault.seconds is None else time.monotonic() + self.fault.seconds
-        while ends is None or time.monotonic() < ends:
-            self.http.wfile.write(_chunk(self.wire.ping if self.ask.stream else b"\n"))
+        signs = (self.wire.ping, self.wire.empty) if self.fault.empty_deltas else (self.wire.ping,)
+        for sign in itertools.cycle(signs if self.ask.stream else (b"\n",)):
+            if ends is not None and time.monotonic() >= ends:
+                return
+            self.http.wfile.write(_chunk(sign))
             self._pause(self.fault.interval)
 
     def _pause(self, seconds: float | None) -> None:

@@ -48,6 +48,7 @@ class Fault:
     chunk_delay: float | None = None
     seconds: float | None = None
     interval: float = 0.0
+    empty_deltas: bool = False
     text: str | None = None
     finish: FinishReason = "stop"
     content_type: str | None = None
@@ -160,12 +161,18 @@ class Fault:
         return cls(f"hang_after({chunks})", ending="stall", chunks=chunks, seconds=seconds)
 
     @classmethod
-    def keepalive(cls, interval: float = 0.05, seconds: float | None = None) -> Fault:
-        """Send signs of life and never content: SSE comments, Anthropic's pings, Ollama's empty lines, else white space.
+    def keepalive(
+        cls, interval: float = 0.05, seconds: float | None = None, *, chunks: int = 0, empty_deltas: bool = False
+    ) -> Fault:
+        """Send `chunks` content chunks (default 0), then signs of life and no content any more.
 
-        One each `interval` seconds (default 0.05). After `seconds` (default: never) the body ends cleanly.
+        Signs are SSE comments, Anthropic's pings, Ollama's empty lines, else white space; with `empty_deltas` every other one is
+        a delta without text. One each `interval` seconds (default 0.05). After `seconds` (default: never) the body ends cleanly.
         """
-        return cls("keepalive", ending="keepalive", chunks=0, interval=interval, seconds=seconds)
+        name = f"keepalive({chunks})" if chunks else "keepalive"
+        return cls(
+            name, ending="keepalive", chunks=chunks, interval=interval, seconds=seconds, empty_deltas=empty_deltas
+        )
 
     @classmethod
     def reset(cls) -> Fault:
@@ -176,6 +183,11 @@ class Fault:
     def reset_after(cls, chunks: int = 1) -> Fault:
         """Send `chunks` content chunks (default 1), then reset the connection (RST)."""
         return cls(f"reset_after({chunks})", ending="reset", chunks=chunks)
+
+    @classmethod
+    def close_after(cls, chunks: int = 1) -> Fault:
+        """Send `chunks` content chunks (default 1), then close the connection (FIN) without the body's end."""
+        return cls(f"close_after({chunks})", ending="stall", chunks=chunks, seconds=0.0)
 
     @classmethod
     def truncate(cls, chunks: int = 1) -> Fault:

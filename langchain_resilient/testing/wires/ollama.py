@@ -15,9 +15,10 @@ from langchain_resilient.testing.wires.base import (
     ToolUse,
     WireName,
     estimate_tokens,
+    last_user_of,
     lookup,
     messages_of,
-    pieces,
+    prefill_of,
     text_of,
     to_json,
 )
@@ -58,6 +59,7 @@ class OllamaWire:
     base_path = ""
     stream_type = "application/x-ndjson"
     ping = b'{"model":"","created_at":"","message":{"role":"assistant","content":""},"done":false}\n'
+    empty = ping
     garbage = b'{"model":"llama3","created_at":"20\n'
 
     def headers(self) -> dict[str, str]:
@@ -77,6 +79,8 @@ class OllamaWire:
             tool_result=text_of(last.get("content")) if last.get("role") == "tool" else None,
             tools=offered_tools(body),
             output_schema={} if wanted == "json" else wanted,
+            prefill=prefill_of(messages),
+            last_user=last_user_of(messages),
         )
 
     def answer(self, ask: Ask, reply: Reply) -> JsonObject:
@@ -89,9 +93,9 @@ class OllamaWire:
         if reply.tool:
             messages = [_tool_message(reply.tool)]
         else:
-            messages = [{"role": "assistant", "content": word} for word in pieces(reply.text)]
-        content = tuple(to_json(_line(ask, message)) + b"\n" for message in messages)
-        last = to_json(_line(ask, {"role": "assistant", "content": ""}) | _end(reply)) + b"\n"
+            messages = [{"role": "assistant", "content": word} for word in reply.parts()]
+        content = tuple(_json_line(_line(ask, message)) for message in messages)
+        last = _json_line(_line(ask, {"role": "assistant", "content": ""}) | _end(reply))
         return Frames((), content, (), (last,))
 
     def problem(self, which: int | ProblemName, ask: Ask) -> Problem:
@@ -105,7 +109,15 @@ class OllamaWire:
 
     def error_frame(self, problem: Problem) -> bytes:
         """Write the error as one more line."""
-        return to_json(self.error_body(problem)) + b"\n"
+        return _json_line(self.error_body(problem))
+
+
+def _json_line(value: JsonObject) -> bytes:
+    """Write a line as Go's json.Marshal does: its client takes U+2028 and U+2029 for ends of a line where they are not escaped."""
+    written = to_json(value).decode()
+    for mark in "<>&\u2028\u2029":
+        written = written.replace(mark, f"\\u{ord(mark):04x}")
+    return written.encode() + b"\n"
 
 
 def _line(ask: Ask, message: JsonObject) -> JsonObject:

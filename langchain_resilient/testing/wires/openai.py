@@ -20,10 +20,12 @@ from langchain_resilient.testing.wires.base import (
     ToolUse,
     WireName,
     estimate_tokens,
+    last_user_of,
     lookup,
     messages_of,
     new_id,
     pieces,
+    prefill_of,
     text_of,
     to_json,
 )
@@ -113,6 +115,10 @@ class OpenAIWire:
     base_path = "/v1"
     stream_type = "text/event-stream; charset=utf-8"
     ping = b": keep-alive\n\n"
+    empty = (
+        b'data: {"id":"chatcmpl-0","object":"chat.completion.chunk","created":0,"model":"",'
+        b'"choices":[{"index":0,"delta":{"content":""},"finish_reason":null}]}\n\n'
+    )
     garbage = b'data: {"id":"chatcmpl-\n\n'
 
     def headers(self) -> dict[str, str]:
@@ -134,6 +140,8 @@ class OpenAIWire:
             forced=_forced(body.get("tool_choice"), tools),
             output_schema=_schema(body),
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
+            prefill=prefill_of(messages),
+            last_user=last_user_of(messages),
         )
 
     def answer(self, ask: Ask, reply: Reply) -> JsonObject:
@@ -159,7 +167,7 @@ class OpenAIWire:
             arguments = pieces(to_json(reply.tool.args).decode())
             deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": a}}]} for a in arguments]
         else:
-            deltas = [{"content": word} for word in pieces(reply.text)]
+            deltas = [{"content": word} for word in reply.parts()]
         finish = [chunk({}, _finish(reply))]
         if ask.include_usage:
             finish.append(_sse(base | {"choices": [], "usage": _usage(reply)}))
@@ -170,9 +178,10 @@ class OpenAIWire:
         return lookup(PROBLEMS, which, ask)
 
     def error_body(self, problem: Problem) -> JsonObject:
-        """Write {"error": {message, type, param, code}}."""
+        """Write {"error": {message, type, param, code}}, or only what is in it."""
         own = {"message": problem.message, "type": problem.type, "param": problem.param, "code": problem.code}
-        return {"error": own | dict(problem.members)}
+        error = own | dict(problem.members)
+        return error if problem.flat else {"error": error}
 
     def error_frame(self, problem: Problem) -> bytes:
         """Write the error as one more event."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from langchain_resilient.testing.wires.base import JsonObject, WireName
 
@@ -29,6 +30,10 @@ class RecordedRequest:
     """Number of the TCP connection, from 1; the same number twice means that the client kept it open."""
     outcome: str = "ok"
     """Name of the fault that was played, such as `ok`, `status(503)` or `hang`."""
+    begun: str | None = None
+    """The text so far, if the request asks to go on with it: a prefill, or what an instruction quotes."""
+    begun_by: Literal["prefill", "instruction"] | None = None
+    """How it asks."""
     disconnected: bool = False
     """Whether the client went away before the server had finished. Settled once `wait_ended` returns True."""
     _ended: threading.Event = field(default_factory=threading.Event, repr=False)

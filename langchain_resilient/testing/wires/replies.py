@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from langchain_resilient.testing.wires.base import Ask, FinishReason, Reply, Tool, ToolUse, pieces
 from langchain_resilient.testing.wires.records import RecordedRequest
+from langchain_resilient.testing.wires.resume import Prefill, Refuse, Resume, quoted_in, resumed
 from langchain_resilient.testing.wires.schema import Hints, minimal
 
 DEFAULT_TEXT = "Hello from the fault server."
@@ -24,6 +25,10 @@ class Answer:
     output_tokens: int | None = None
     delay: float | Callable[[RecordedRequest], float] = 0.0
     chunk_delay: float = 0.0
+    chunk_sizes: tuple[int, ...] = ()
+    prefill: Prefill = "restart"
+    instructed: Resume | None = None
+    quoted: tuple[str, str] | None = None
 
     def delay_of(self, record: RecordedRequest) -> float:
         """Say how many seconds late the answer to this request begins."""
@@ -35,7 +40,7 @@ def compose(
 ) -> Reply:
     """Answer one request; `text`, set by a fault for this request alone, wins over everything."""
     chosen = text if text is not None else _content(ask, answer, record)
-    tool, said = (chosen, "") if isinstance(chosen, ToolUse) else (None, chosen)
+    tool, said = (chosen, "") if isinstance(chosen, ToolUse) else (None, _rest(chosen, ask, answer, record))
     words = pieces(json.dumps(tool.args) if tool else said)
     return Reply(
         text=said,
@@ -43,7 +48,21 @@ def compose(
         input_tokens=ask.prompt_tokens if answer.input_tokens is None else answer.input_tokens,
         output_tokens=len(words) if answer.output_tokens is None else answer.output_tokens,
         finish=finish,
+        sizes=answer.chunk_sizes,
     )
+
+
+def _rest(full: str, ask: Ask, answer: Answer, record: RecordedRequest) -> str:
+    """Say what is left to say where the answer was begun already, and note that in the record."""
+    if ask.prefill is not None and not isinstance(answer.prefill, Refuse) and answer.prefill != "refuse":
+        return resumed(full, ask.prefill, answer.prefill)
+    if ask.last_user is None or answer.instructed is None:
+        return full
+    begun = quoted_in(ask.last_user, full, answer.quoted)
+    if begun is None:
+        return full
+    record.begun, record.begun_by = begun, "instruction"
+    return resumed(full, begun, answer.instructed)
 
 
 def _content(ask: Ask, answer: Answer, record: RecordedRequest) -> str | ToolUse:
