@@ -22,14 +22,20 @@ LINES: dict[str, float] = {
     f"{TOP}.demo.*": 10.5,
     f"{TOP}.testing": 10,  # fakes stand on everything, and nothing that is shipped for production on them
     f"{TOP}.testing.*": 10,
+    f"{TOP}.middleware": 9.4,  # the chat model's engine around an agent's own calls: nothing on line 9 knows of it
+    f"{TOP}.middleware.wrapper": 9.3,
+    f"{TOP}.middleware.attempts": 9.2,
+    f"{TOP}.middleware.asked": 9.1,
+    f"{TOP}.middleware.shown": 9.1,
+    f"{TOP}.middleware.alone": 9.1,
     f"{TOP}.chat_model": 9,
     f"{TOP}.binding": 9,
     f"{TOP}.structured": 9,
     f"{TOP}.unseen": 9,
     f"{TOP}.messages": 9,
     f"{TOP}.messages.*": 9,
-    f"{TOP}.middleware": 9,
     f"{TOP}.upstream": 9,
+    f"{TOP}.continuing": 9,
     f"{TOP}.offloop": 9,
     f"{TOP}.limiter": 9,
     f"{TOP}.raised": 9,
@@ -57,6 +63,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.plan.admission": 5.5,
     f"{ENGINE}.plan.settling": 5.5,
     f"{ENGINE}.plan.relay": 5.5,
+    f"{ENGINE}.plan.telling": 5,
     f"{ENGINE}.plan.journey": 5,
     f"{ENGINE}.store": 5.5,
     f"{ENGINE}.store.memory": 6,
@@ -71,6 +78,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.latency": 1,
     f"{ENGINE}.backoff": 1,
     f"{ENGINE}.budget": 1,
+    f"{ENGINE}.seam": 1,
     f"{ENGINE}.routing": 1,
     f"{ENGINE}.classify": 1,
     f"{ENGINE}.classify.judgement": 0.9,
@@ -92,7 +100,9 @@ THIRD_PARTY: dict[str, set[str]] = {
     f"{ENGINE}.observe.opentelemetry": {"opentelemetry"},
     f"{ENGINE}*": set(),
     f"{TOP}.config": {"pydantic", "pydantic_core", "yaml"},  # litellm_hooks uses it: no LangChain
-    f"{TOP}.middleware": {"langchain", "langchain_core", "langgraph", "pydantic"},
+    f"{TOP}.middleware.shown": {"langchain_core"},
+    f"{TOP}.middleware*": {"langchain", "langchain_core", "langgraph"},
+    f"{TOP}.providers": {"langchain", "langchain_core"},  # init_chat_model, which turns a spec into a model
     f"{TOP}.unseen": {"langchain_core", "langsmith"},
     f"{TOP}.cli*": {"langchain_core", "pydantic", "rich", "typer"},
     f"{TOP}.demo*": {
@@ -104,7 +114,7 @@ THIRD_PARTY: dict[str, set[str]] = {
         "rich",
     },
     f"{TOP}.testing*": {"langchain_core", "pydantic"},
-    f"{TOP}.*": {"langchain", "langchain_core", "pydantic"},
+    f"{TOP}.*": {"langchain_core", "pydantic"},
     "litellm_hooks*": {"litellm", "fastapi"},
 }
 

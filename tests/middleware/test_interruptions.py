@@ -5,14 +5,11 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.structured_output import ProviderStrategy, StructuredOutputValidationError
 from langchain_core import exceptions as langchain
-from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
-from langchain_core.tracers.context import collect_runs
 from langgraph.errors import GraphBubbleUp
 from pydantic import BaseModel
 
@@ -24,41 +21,12 @@ from langchain_resilient import (
     Timeouts,
     capture_decisions,
 )
-from langchain_resilient.engine.events import CircuitChanged
+from langchain_resilient.engine.events import CircuitChanged, StreamInterrupted
+from langchain_resilient.engine.policy import SystemClock
+from langchain_resilient.engine.store.memory import MemoryStore
 from langchain_resilient.testing import Fault, FaultServer, ScriptedChatModel
-from tests.clients import ANSWER, BusyError, fresh, instance, resilient, scripted
-
-QUESTION = {"messages": [("user", "hi")]}
-STREAMS = ("stream", "astream", "astream_events", "stream_events")
-
-
-def around(*models: Any, **settings: Any) -> ResilientModelMiddleware:
-    """The middleware over these models, without backoff."""
-    fixed = {"namespace": fresh(), "retry": Retry(base_delay=0.0)}
-    return ResilientModelMiddleware(*models, **(fixed | settings))
-
-
-def agent(model: Any, *middleware: Any, **settings: Any) -> Any:
-    """An agent without tools."""
-    return create_agent(model, middleware=list(middleware), **settings)
-
-
-async def shown(agent: Any, way: str, text: list[str]) -> None:
-    """Puts the tokens that a caller sees into `text`, as they come."""
-    if way == "stream":
-        for message, _ in agent.stream(QUESTION, stream_mode="messages"):
-            text.append(message.text)
-    elif way == "astream":
-        async for message, _ in agent.astream(QUESTION, stream_mode="messages"):
-            text.append(message.text)
-    elif way == "astream_events":
-        async for event in agent.astream_events(QUESTION, version="v2"):
-            if event["event"] == "on_chat_model_stream":
-                text.append(event["data"]["chunk"].text)
-    else:
-        for event in agent.stream_events(QUESTION, version="v3"):
-            if event["method"] == "messages" and event["params"]["data"][0].get("event") == "content-block-delta":
-                text.append(event["params"]["data"][0]["delta"]["text"])
+from tests.agents import STREAMS, agent, around, shown
+from tests.clients import ANSWER, BusyError, instance, resilient, scripted
 
 
 @pytest.mark.parametrize("way", STREAMS)
@@ -128,61 +96,6 @@ async def test_a_truncated_stream(wire: str, way: str):
     assert caught.value.partial == "".join(text) != ""
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-async def test_tokens_that_nobody_sees(way: str):
-    """Ollama's client tells callbacks of tokens even of an unstreamed call: if nobody listens, the next provider answers."""
-    with FaultServer() as server:
-        server.always(Fault.reset_after(2))
-        model = instance(server, "ollama")
-        built = agent(model, around(model, scripted("two"), max_retries=0))
-        state = built.invoke(QUESTION) if way == "invoke" else await built.ainvoke(QUESTION)
-    assert state["messages"][-1].text == ANSWER
-
-
-class Prints(BaseCallbackHandler):
-    def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
-        """Shows it."""
-
-
-class PrintsAsync(AsyncCallbackHandler):
-    async def on_llm_new_token(self, token: str, **kwargs: Any) -> None:
-        """Shows it."""
-
-
-class Counts(BaseCallbackHandler):
-    def on_llm_end(self, *args: Any, **kwargs: Any) -> None:
-        """Hears of no token."""
-
-
-@pytest.mark.parametrize(("handler", "listens"), [(Prints(), True), (PrintsAsync(), True), (Counts(), False)])
-@pytest.mark.parametrize("where", ["call", "model"])
-async def test_who_listens(handler: Any, where: str, *, listens: bool):
-    """A callback for tokens, of the call or of the model itself, shows them; one that hears of ends only does not."""
-    with FaultServer() as server:
-        server.always(Fault.reset_after(2))
-        model = instance(server, "ollama", **({"callbacks": [handler]} if where == "model" else {}))
-        built = agent(model, around(model, scripted("two"), max_retries=0))
-        config = {"callbacks": [handler]} if where == "call" else {}
-        if listens:
-            with pytest.raises(StreamInterruptedError):
-                await built.ainvoke(QUESTION, config=config)
-        else:
-            assert (await built.ainvoke(QUESTION, config=config))["messages"][-1].text == ANSWER
-
-
-async def test_nothing_is_doubled():
-    """Runs, tokens and usage of an agent are the bare model's agent's: listening adds no run."""
-
-    async def counted(built: Any) -> tuple[Any, Any, int, str]:
-        text: list[str] = []
-        with get_usage_metadata_callback() as usage, collect_runs() as runs:
-            await shown(built, "astream", text)
-        return usage.usage_metadata, len(runs.traced_runs), len(text), "".join(text)
-
-    bare, model = scripted(), scripted()
-    assert await counted(agent(model, around(model))) == await counted(agent(bare))
-
-
 async def test_tokens_of_a_slow_stream_keep_it_alive():
     """A stream may go on for longer than an unstreamed answer may take, as long as tokens come."""
     with FaultServer() as server:
@@ -245,3 +158,78 @@ async def test_a_shown_answer_that_does_not_parse():
         with pytest.raises(StructuredOutputValidationError) as caught:
             await shown(built, "astream", [])
         assert server.count == 1 and isinstance(caught.value.ai_message, AIMessage)
+
+
+async def test_nobody_is_even_looked_at_afterwards(monkeypatch: pytest.MonkeyPatch):
+    """After a shown token the plan takes no step towards anybody else."""
+    monkeypatch.setattr(MemoryStore, "look", lambda *_, **__: pytest.fail("looked"))
+    one = scripted("one", break_after=1)
+    with pytest.raises(StreamInterruptedError):
+        await shown(agent(one, around(one, scripted("two"))), "astream", [])
+
+
+async def test_after_a_fallback_nobody_else_is_asked():
+    """The second provider's shown token ends the call as the first one's would."""
+    three = scripted("three")
+    models = [scripted("one", BusyError()), scripted("two", break_after=1), three]
+    with pytest.raises(StreamInterruptedError), capture_decisions() as decisions:
+        await shown(agent(scripted(), around(*models)), "astream", [])
+    assert decisions[0].attempts[-1].provider == "scripted/two" and three.calls == []
+
+
+async def test_nothing_is_waited_for_afterwards(monkeypatch: pytest.MonkeyPatch):
+    """The caller hears of the break at once, although a retry would have been waited for."""
+    order: list[str] = []
+
+    async def asleep(_self: Any, seconds: float, event: Any = None) -> None:
+        order.append("slept")
+
+    monkeypatch.setattr(SystemClock, "asleep", asleep)
+    models = [scripted("one", BusyError()), scripted("two", break_after=1)]
+    retry = Retry(base_delay=2.0, max_retries=5)
+    middleware = around(*models, retry=retry, observers=[lambda event: order.append(type(event).__name__)])
+    with pytest.raises(StreamInterruptedError):
+        await shown(agent(scripted(), middleware), "astream", [])
+    assert order.count("Attempted") == 2 and "slept" not in order
+
+
+@pytest.mark.parametrize("way", ["stream", "astream"])
+async def test_wires_that_send_no_finish_reason(way: str):
+    """Where none is ever sent, a stream that ends without one is whole."""
+    text: list[str] = []
+    model = scripted(finish_reason=None)
+    await shown(agent(model, around(model)), way, text)
+    assert "".join(text) == ANSWER
+
+
+class LimitedError(Exception):
+    """A provider's 429."""
+
+    status_code = 429
+
+
+@pytest.mark.parametrize("error", ["cut", "limited"])
+async def test_observers_hear_of_an_interruption(error: str):
+    """A break after a shown token is told as one event, which says that the caller has seen part of it; what broke it is its kind."""
+
+    class Breaks(ScriptedChatModel):
+        def _stream(self, *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+            yield ChatGenerationChunk(message=AIMessageChunk("All"))
+            raise ConnectionError if error == "cut" else LimitedError
+
+    heard: list[Any] = []
+    model = Breaks()
+    with pytest.raises(StreamInterruptedError):
+        await shown(agent(model, around(model, observers=[heard.append])), "astream", [])
+    kind = "stream_interrupted" if error == "cut" else "rate_limited"
+    assert [event for event in heard if isinstance(event, StreamInterrupted)] == [
+        StreamInterrupted("scripted/scripted", kind, shown=True)
+    ]
+
+
+async def test_observers_hear_that_nothing_was_shown():
+    """A break before the first token is told as one that nobody saw."""
+    heard: list[Any] = []
+    one = scripted("one", break_after=0)
+    await shown(agent(one, around(one, scripted("two"), observers=[heard.append])), "astream", [])
+    assert not any(isinstance(event, StreamInterrupted) and event.shown for event in heard)
