@@ -164,6 +164,12 @@ class Binding:
         """Complete and without addresses: it becomes part of LangChain's cache keys."""
         return f"Binding({self._told()})"
 
+    @property
+    def structures(self) -> bool:
+        """Whether answers are read as something else than messages."""
+        first = self._ways[self._first]
+        return first.reader is not None or first.whole is not None
+
     def way(self, client: Client) -> Way:
         """How this provider is asked."""
         way = self._ways.get(client)

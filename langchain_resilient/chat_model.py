@@ -46,7 +46,7 @@ from langchain_resilient.engine.events import Observer, Watching
 from langchain_resilient.engine.observe.capture import CaptureObserver
 from langchain_resilient.engine.observe.fanout import Fanout
 from langchain_resilient.engine.observe.log import LogObserver
-from langchain_resilient.engine.policy import Classifier, Gate, Policy, SystemClock, Target, Timeouts
+from langchain_resilient.engine.policy import Classifier, Gate, Interruption, Policy, SystemClock, Target, Timeouts
 from langchain_resilient.engine.routing import Routing
 from langchain_resilient.engine.store.memory import memory_store
 from langchain_resilient.engine.store.state import OVERRIDES, Override
@@ -91,8 +91,10 @@ class ResilientChatModel(BaseChatModel):
     timeouts: InstanceOf[Timeouts] = Field(default_factory=Timeouts)
     hedge: None = None
     """Not built yet: None."""
-    on_interruption: Literal["continue", "restart", "raise"] = "continue"
-    """What to do when a stream breaks after part of it was shown. Only "raise" is built yet, and every word behaves like it."""
+    on_interruption: Interruption = "continue"
+    """What to do when a stream breaks after part of it was shown. "continue": another provider (or the same again, where there is no other)
+    goes on behind the last word; never inside a tool call, JSON or structured output, where the error tells what was shown. "restart":
+    nothing is shown before the stream has ended well, so anybody may begin anew. "raise": the error at once."""
     max_pending: int | None = None
     """Requests that may wait or run in this process at a time (≥ 1); None: unbounded."""
     dead_letters: None = None
@@ -188,7 +190,7 @@ class ResilientChatModel(BaseChatModel):
         policy = Policy(
             targets=targets, routing=self.routing, total=self.timeout or self.timeouts.total, classifier=self.classifier,
             retry=self.retry if self.max_retries is None else replace(self.retry, max_retries=self.max_retries),
-            observe=fanout, heard=fanout, gate=Gate(self.max_pending), clock=clock,
+            observe=fanout, heard=fanout, gate=Gate(self.max_pending), clock=clock, on_interruption=self.on_interruption,
         )  # fmt: skip
         store = memory_store(self.namespace)
         for target in targets:

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.errors import SettingsError, checked, is_number, require, unknown_name
-from langchain_resilient.engine.policy import Price, Timeouts
+from langchain_resilient.engine.policy import INTERRUPTIONS, Price, Timeouts
 from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.routing import ROUTINGS
 
@@ -34,7 +34,6 @@ SECTIONS: dict[str, type] = {
 }
 """The settings that are a dataclass of their own, by the name of the field that takes them."""
 
-INTERRUPTIONS = ("continue", "restart", "raise")
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
@@ -72,7 +71,8 @@ class Provider:
     context_window: int | None = None
     """Input tokens it takes (≥ 1): a prompt too large for one goes to the largest of the others first."""
     prefill: bool | None = None
-    """Not built yet: None."""
+    """Whether it goes on with a begun answer that it is given as the assistant's last message, for `on_interruption="continue"`. One that
+    takes the message and then starts again must have False. None: by the model's name (Claude up to 4.5); a 400 is learned from."""
 
     def __post_init__(self) -> None:
         require(
@@ -90,7 +90,8 @@ class Provider:
         require(
             ok, "Provider.model_kwargs", type(self.model_kwargs).__name__, "give a mapping of the client's arguments"
         )
-        require(self.prefill is None, "Provider.prefill", self.prefill, "it is not built yet: leave it out")
+        ok = self.prefill is None or isinstance(self.prefill, bool)
+        require(ok, "Provider.prefill", self.prefill, "use True or False, or None: by the model's name")
         ok = self.priority is None or (isinstance(self.priority, int) and not isinstance(self.priority, bool))
         require(ok, "Provider.priority", self.priority, "use a whole number, lower is asked earlier")
         require(is_number(self.weight, least=0), "Provider.weight", self.weight, "use a number ≥ 0")

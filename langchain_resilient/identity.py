@@ -42,6 +42,9 @@ ENDPOINTS = (
     "location",
 )
 
+CLAUDES_HOSTS = ("anthropic", "bedrock", "google_anthropic")
+"""LangChain's words for who serves Claude by Anthropic's own API begin so."""
+_CLAUDE = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2})(?!\d))?")
 _UNNAMED = count(1)
 
 
@@ -114,6 +117,19 @@ def reasons(model: BaseChatModel) -> bool:
         return True
     name = str(model._get_ls_params().get("ls_model_name") or "")
     return REASONING.search(name) is not None
+
+
+def takes_prefill(word: str, model: BaseChatModel) -> bool:
+    """Whether a provider goes on with a begun answer: by its name, of those whose API promises it.
+
+    Anthropic's do up to Claude 4.5, unless they think first; later ones answer 400
+    (https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-6, "Prefill removal").
+    """
+    thinking = getattr(model, "thinking", None) or {}
+    version = _CLAUDE.search(str(model._get_ls_params().get("ls_model_name") or ""))
+    if version is None or not word.startswith(CLAUDES_HOSTS) or thinking.get("type", "disabled") != "disabled":
+        return False
+    return (int(version[1]), int(version[2] or 0)) < (4, 6)
 
 
 def common_profile(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,7 +18,16 @@ from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.errors import SettingsError, require, warn_user
 from langchain_resilient.engine.policy import LONGEST_RESPONSE, SLOWEST_OUTPUT, Target, Timeouts
 from langchain_resilient.engine.quota import RateLimits
-from langchain_resilient.identity import LITELLM_NAMES, credential_of, name_of, profile_of, reasons, route_of, word_of
+from langchain_resilient.identity import (
+    LITELLM_NAMES,
+    credential_of,
+    name_of,
+    profile_of,
+    reasons,
+    route_of,
+    takes_prefill,
+    word_of,
+)
 from langchain_resilient.limiter import BoundedLimiter
 
 NO_RETRIES: dict[str, dict[str, Any]] = {
@@ -164,6 +173,7 @@ def _target(
         priority=index if provider.priority is None else provider.priority, weight=provider.weight, max_latency=provider.max_latency,
         price=provider.full_price, limits=provider.limits or RateLimits(), circuit=provider.circuit or circuit, timeouts=timeouts,
         context_window=provider.context_window or profile_of(model).get("max_input_tokens"), reasons=reasons(model),
+        takes_prefill=takes_prefill(word, model) if provider.prefill is None else provider.prefill,
         sends_finish_reason=LITELLM_NAMES.get(word, word) in FINISHERS,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from langchain_resilient.engine.errors import (
     DeadlineExceededError,
     InvalidOutputError,
     LocalFaultError,
+    NewAnswerError,
     OverloadedError,
     RateLimitedError,
     RefusedError,
@@ -35,6 +36,7 @@ MATCHES: dict[type[ResilienceError], str] = {
     StreamInterruptedError: "ModelConnectionError",
     AttemptTimeoutError: "ModelTimeoutError",
     TruncatedStreamError: "ModelAPIError",
+    NewAnswerError: "ModelAPIError",
     InvalidOutputError: "ModelAPIError",
     LocalFaultError: "ModelConnectionError",
 }

@@ -9,19 +9,22 @@ with the inner limiter asked by us, as LangChain does that only in `stream`. Nev
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
 from langchain_core.callbacks import UsageMetadataCallbackHandler
 from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-from langchain_resilient.binding import Answer, Binding, Way, recall, remember, translated
+from langchain_resilient.binding import Answer, Binding, Way, awaits, recall, remember, translated
+from langchain_resilient.continuing import ChatContinuation, asked_to_continue, asks_for_json, can_continue
 from langchain_resilient.engine.classify import Headroom, read_headroom
+from langchain_resilient.engine.effects import Begun
 from langchain_resilient.engine.errors import TruncatedStreamError
 from langchain_resilient.engine.events import Usage
 from langchain_resilient.engine.policy import Target
@@ -135,7 +138,7 @@ class ChatUpstream:
             return None
         return _Retry(self._calls, _Outcome(self._last_error))
 
-    def _question(self, target: Target) -> Question:
+    def _question(self, target: Target, begun: Begun | None = None) -> Question:
         """What this provider is to be asked."""
         client: Client = target.client
         given: Mapping[str, Any] = self._kwargs
@@ -146,7 +149,8 @@ class ChatUpstream:
             client = way.client
         elif given and self._first is not None and client.word != self._first.word:
             given, changes = translated(given, client, self._first)
-        messages, left_out = fit(self._messages, client.word, client.word if self._first is None else self._first.word)
+        asked = self._messages if begun is None else asked_to_continue(self._messages, begun)
+        messages, left_out = fit(asked, client.word, client.word if self._first is None else self._first.word)
         self.note_changes(target, changes + left_out)
         model, arguments = client.asked_with(given)
         return Question(client, model, messages, arguments, way)
@@ -160,13 +164,13 @@ class ChatUpstream:
         """What of the request was converted or left out for this provider."""
         return self._changes.get(target.name, ())
 
-    def call(self, target: Target) -> ChatResult:
+    def call(self, target: Target, begun: Begun | None = None) -> ChatResult:
         """Ask for an unstreamed answer."""
         if (retry := self._retry()) is not None:
             self._run_manager.on_retry(retry)
         try:
             with self.waiting(target):
-                question = self._question(target)
+                question = self._question(target, begun)
                 result = self._asked(question, self._run_manager)
                 if (unread := self._complete(question, result)) is not None:
                     unread.read(result.generations[0].message, self.usage(result))
@@ -186,13 +190,13 @@ class ChatUpstream:
             return model._generate(messages, self._stop, run_manager, **arguments)
         return model._generate(messages, self._stop, **arguments)
 
-    async def acall(self, target: Target) -> ChatResult:
+    async def acall(self, target: Target, begun: Begun | None = None) -> ChatResult:
         """Ask for an unstreamed answer."""
         if (retry := self._retry()) is not None:
             await self._run_manager.on_retry(retry)
         try:
             with self.waiting(target):
-                question = self._question(target)
+                question = self._question(target, begun)
                 result = await self._aasked(question, target)
                 if (unread := self._complete(question, result)) is not None:
                     await unread.aread(result.generations[0].message, self.usage(result))
@@ -225,24 +229,24 @@ class ChatUpstream:
             raise TruncatedStreamError(msg)
         return way
 
-    def stream(self, target: Target) -> Iterator[ChatGenerationChunk]:
+    def stream(self, target: Target, begun: Begun | None = None) -> Iterator[ChatGenerationChunk]:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
-        question = self._question(target)
+        question = self._question(target, begun)
         _, model, messages, arguments, way = question
         if not question.streams:
-            return iter([_as_chunk(self.call(target))])
+            return iter([_as_chunk(self.call(target, begun))])
         if model.rate_limiter is not None:
             with self.waiting(target):
                 model.rate_limiter.acquire(blocking=True)
         chunks = model._stream(messages, stop=self._stop, **arguments)
         return chunks if way is None or way.reader is None else _marked(chunks, way)
 
-    async def astream(self, target: Target) -> AsyncIterator[ChatGenerationChunk]:
+    async def astream(self, target: Target, begun: Begun | None = None) -> AsyncIterator[ChatGenerationChunk]:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
-        question = self._question(target)
+        question = self._question(target, begun)
         client, model, messages, arguments, way = question
         if not question.streams:
-            yield _as_chunk(await self.acall(target))
+            yield _as_chunk(await self.acall(target, begun))
             return
         if model.rate_limiter is not None:
             with self.waiting(target):
@@ -262,6 +266,17 @@ class ChatUpstream:
             close = getattr(chunks, "aclose", None)
             if close is not None:
                 await close()
+
+    def streams(self, target: Target) -> bool:
+        """Whether a stream from there comes in chunks, and not as one whole answer."""
+        client: Client = target.client
+        if not client.streams or self._binding is None:
+            return client.streams
+        try:
+            way, given, _ = self._binding.asked(client, self._kwargs)
+        except Exception:  # noqa: BLE001  # what can't be bound there fails as an attempt, and not here
+            return True
+        return Question(way.client, way.client.model, [], dict(given), way).streams
 
     def keeps_time(self, target: Target, seconds: float) -> bool:
         """Whether the client itself gives up within about `seconds`, whatever comes."""
@@ -314,6 +329,24 @@ class ChatUpstream:
     def text(self, chunk: ChatGenerationChunk) -> str:
         """The plain text of a chunk."""
         return chunk.text
+
+    def continuation(self, shown: Sequence[ChatGenerationChunk]) -> ChatContinuation | None:
+        """What another stream needs to go on with these chunks; None: they are more than text, or part of a structured output."""
+        if self._binding is not None and self._binding.structures:
+            return None
+        if self._first is not None and asks_for_json(self._kwargs, self._first.model):
+            return None
+        return ChatContinuation(shown) if can_continue(shown) else None
+
+    def whole(self, target: Target, chunks: Sequence[ChatGenerationChunk]) -> ChatResult:
+        """A stream's chunks as an unstreamed answer, read as one. Raises `InvalidOutputError` if it does not parse or validate."""
+        result = generate_from_stream(iter(chunks))
+        way = None if self._binding is None else self._binding.way(target.client)
+        if way is not None and way.whole is not None:
+            result.generations[0].message = chunks[0].message  # it takes the chain's result along
+        elif way is not None and way.reader is not None and not awaits(way.reader):
+            way.read(result.generations[0].message, self.usage(result))
+        return result
 
 
 def _speaks(block: str | dict[str, Any]) -> bool:

@@ -109,7 +109,7 @@ BAD_PARTS = {
     "arguments that are None": (lambda: Provider("openai:x", model_kwargs=None), "Provider.model_kwargs: got 'NoneType'; give a"),
     "a name that is no text": (lambda: Provider("openai:x", name=5), "Provider.name: got 5; give a name"),
     "an account that is no text": (lambda: Provider("openai:x", account=5), "Provider.account: got 'int'; give a name"),
-    "an unbuilt prefill": (lambda: Provider("openai:x", prefill=True), "Provider.prefill: got True; it is not built yet: leave it out"),
+    "a prefill that is no bool": (lambda: Provider("openai:x", prefill="yes"), "Provider.prefill: got 'yes'; use True or False, or None: by the model's name"),
     "a total of one provider": (
         lambda: Provider("openai:x", timeouts=Timeouts(total=5.0)),
         "Provider.timeouts.total: got 5.0; it is the request's, over all providers: set it on the model",

@@ -199,7 +199,7 @@ async def test_a_provider_alone(faulty: FaultServer, name: str, wire: str, way: 
     with capture_decisions() as decisions:
         error = await failure(model, way)
     kind = expected(row, wire, way)[-1]
-    requests = 1 if kind == "stream_interrupted" else row.alone
+    requests = row.alone
     assert faulty.count == requests
     assert [attempt.kind for attempt in decisions[0].attempts] == [kind] * requests
     assert not isinstance(error, AllProvidersFailedError)

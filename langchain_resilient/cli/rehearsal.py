@@ -14,14 +14,14 @@ left out, as the repetitions would use them up.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, NamedTuple
 
 from langchain_resilient.engine.classify import ErrorKind, Failure, Headroom
 from langchain_resilient.engine.drive import Hands, run, stream
-from langchain_resilient.engine.effects import Request
+from langchain_resilient.engine.effects import Begun, Request
 from langchain_resilient.engine.events import (
     Attempt,
     Attempted,
@@ -260,16 +260,20 @@ class Actors:
         """An answer, or the failure."""
         return self.call(target)
 
-    def stream(self, target: Target) -> Iterator[str]:
+    def stream(self, target: Target, begun: Begun | None = None) -> Iterator[str]:
         """Some content, and then the end or the failure."""
-        yield target.name
+        yield target.name if begun is None else f"{begun.anchor or ''}{target.name}"
         self.call(target)
         yield ""
 
-    async def astream(self, target: Target) -> AsyncIterator[str]:
+    async def astream(self, target: Target, begun: Begun | None = None) -> AsyncIterator[str]:
         """Some content, and then the end or the failure."""
-        for chunk in self.stream(target):
+        for chunk in self.stream(target, begun):
             yield chunk
+
+    def streams(self, target: Target) -> bool:
+        """Everybody does."""
+        return True
 
     def keeps_time(self, target: Target, seconds: float) -> bool:
         """Nothing here takes any time."""
@@ -298,3 +302,22 @@ class Actors:
     def text(self, chunk: str) -> str:
         """All of it."""
         return chunk
+
+    def continuation(self, shown: Sequence[str]) -> Names:
+        """Names may follow one another."""
+        return Names("".join(shown))
+
+    def whole(self, target: Target, chunks: Sequence[str]) -> str:
+        """All of them."""
+        return "".join(chunks)
+
+
+class Names:
+    """What was shown, for another actor to go on with."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def joined(self, chunk: str, text: str) -> str | None:
+        """The text alone; the empty chunk ends."""
+        return text if text or not chunk else None

@@ -6,7 +6,7 @@ a provider is a reply (`Failed`), never an exception; an exception thrown into a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from langchain_resilient.engine.circuit import Phase
@@ -18,6 +18,25 @@ from langchain_resilient.engine.quota import Cost, Lane
 from langchain_resilient.engine.routing import View
 
 
+class Begun(NamedTuple):
+    """An answer that another attempt began to show, and how a provider is asked to go on with it."""
+
+    text: str
+    """What was shown."""
+    anchor: str | None
+    """What the provider is told to begin with, see `seam`; None: it is given the text as the beginning of its own answer (prefill)."""
+
+
+class Continuation(Protocol):
+    """What was shown of a stream, for another stream to go on with."""
+
+    text: str
+    """All of its text."""
+
+    def joined(self, chunk: Any, text: str) -> Any | None:
+        """A chunk of the other stream as part of the same answer, with `text` for its text; None: nothing is left of it."""
+
+
 class Upstream(Protocol):
     """The caller's side of the engine: how one request is put to one provider, and how its answers are read."""
 
@@ -27,11 +46,14 @@ class Upstream(Protocol):
     async def acall(self, target: Target) -> Any:
         """Ask for an unstreamed answer."""
 
-    def stream(self, target: Target) -> Iterator[Any]:
-        """Ask for a stream of chunks."""
+    def stream(self, target: Target, begun: Begun | None = None) -> Iterator[Any]:
+        """Ask for a stream of chunks; with `begun`, for the rest of an answer."""
 
-    def astream(self, target: Target) -> AsyncIterator[Any]:
-        """Ask for a stream of chunks."""
+    def astream(self, target: Target, begun: Begun | None = None) -> AsyncIterator[Any]:
+        """Ask for a stream of chunks; with `begun`, for the rest of an answer."""
+
+    def streams(self, target: Target) -> bool:
+        """Whether a stream from there comes in chunks, and not as one whole answer."""
 
     def keeps_time(self, target: Target, seconds: float) -> bool:
         """Whether the client itself gives up within about `seconds`, so that a sync call may run in the caller's thread."""
@@ -54,6 +76,12 @@ class Upstream(Protocol):
     def text(self, chunk: Any) -> str:
         """The plain text of a chunk."""
 
+    def continuation(self, shown: Sequence[Any]) -> Continuation | None:
+        """What another stream needs to go on with these chunks; None: they hold what can't be continued, such as a begun tool call."""
+
+    def whole(self, target: Target, chunks: Sequence[Any]) -> Any:
+        """A stream's chunks as the unstreamed answer that they are. Raises `InvalidOutputError` as `call` does."""
+
 
 class Request(NamedTuple):
     """One request, before anything is known of its way."""
@@ -61,6 +89,7 @@ class Request(NamedTuple):
     id: int
     upstream: Upstream
     stream: bool = False
+    """Whether providers are asked for streams."""
     lane: Lane = "interactive"
     tenant: str | None = None
     deadline: float | None = None
@@ -71,6 +100,8 @@ class Request(NamedTuple):
     """A local estimate of the prompt's tokens, asked for only where a limit counts them."""
     told: Callable[[Decision], object] | None = None
     """Given this request's decision record when it is over."""
+    whole: bool = False
+    """Of streams: whether the caller gets one answer at the end."""
 
 
 # ---------------------------------------------------------------------------------------------------------- admission
@@ -177,6 +208,8 @@ class Report(NamedTuple):
     headroom: tuple[Headroom, ...] = ()
     finished: bool = False
     """Whether a stream ended with a finish reason."""
+    whole: bool = False
+    """Whether the caller got a stream as one answer, so that its time to the end counts as an answer's."""
 
 
 class Settled(NamedTuple):
@@ -240,6 +273,8 @@ class Call(NamedTuple):
     limit: float
     limited_by: str
     """"response", "first_token", or "deadline" where less is left than the provider's own limit."""
+    begun: Begun | None = None
+    """The answer that it goes on with, if another attempt began to show one."""
 
 
 class Race(NamedTuple):
@@ -295,6 +330,8 @@ class Pull(NamedTuple):
     limit: float
     ticket: Ticket
     """Its leases are kept alive as long as somebody reads; a reader that pauses for longer than a lease loses them."""
+    limited_by: str = "idle"
+    """Or "deadline", where less is left and nothing has been shown."""
 
 
 class Show(NamedTuple):

@@ -167,6 +167,12 @@ class TruncatedStreamError(AttemptError):
     error_kind = "stream_interrupted"
 
 
+class NewAnswerError(AttemptError):
+    """A stream that was to go on with a begun answer began another one, which can't be joined to it."""
+
+    error_kind = "invalid_output"
+
+
 class InvalidOutputError(AttemptError):
     """An answer came, and does not parse or validate as what was asked for. Its cause is the parser's own exception.
 

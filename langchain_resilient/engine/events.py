@@ -18,6 +18,10 @@ class Usage(NamedTuple):
     cached_input: int = 0
     """The part of `input` that the provider read from its cache."""
 
+    def plus(self, other: Usage) -> Usage:
+        """Both together."""
+        return Usage(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+
 
 class Attempt(NamedTuple):
     """One attempt at one provider, as the decision record keeps it."""
@@ -72,6 +76,8 @@ class Decision(NamedTuple):
     stream: bool
     lane: str
     tenant: str | None
+    continued: int = 0
+    """How often another provider (or the same one again) went on with what was shown already."""
 
 
 class Watching(NamedTuple):
@@ -168,6 +174,13 @@ class StreamInterrupted(NamedTuple):
     shown: bool
 
 
+class Continued(NamedTuple):
+    """A broken stream goes on, from another provider or from the same one."""
+
+    from_provider: str
+    to_provider: str
+
+
 class StoreDegraded(NamedTuple):
     """The shared store can't be reached (or can again)."""
 
@@ -192,6 +205,7 @@ Event = (
     | RateLimited
     | Hedged
     | StreamInterrupted
+    | Continued
     | StoreDegraded
     | Decided
     | Watching

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
@@ -102,6 +102,8 @@ class Target:
     context_window: int | None = None
     reasons: bool = False
     """Whether the model thinks before it speaks: then the default limits are longer."""
+    takes_prefill: bool = False
+    """Whether it goes on with a begun answer that it is given as the assistant's last message."""
     sends_finish_reason: bool = False
     """Whether its wire always ends a stream with a finish reason: then one without is truncated."""
 
@@ -236,6 +238,9 @@ class Gate:
             self.pending -= 1
 
 
+Interruption = Literal["continue", "restart", "raise"]
+INTERRUPTIONS: tuple[Interruption, ...] = ("continue", "restart", "raise")
+
 Classifier = Callable[[BaseException], ErrorKind | Failure | None]
 
 
@@ -259,6 +264,10 @@ class Policy:
     rand: Callable[[], float] = random.random
     races: bool = True
     """Whether two providers may be asked at once (raced probes)."""
+    on_interruption: Interruption = "continue"
+    """What to do when a stream breaks after part of it was shown."""
+    no_prefill: set[str] = field(default_factory=set)
+    """The routes that turned a begun answer down: they are told in words from then on."""
     last_errors: dict[str, Exception] = field(default_factory=dict)
     """The last failure of each target since its last answer: the cause of a refusal."""
     first_choices: dict[bool, int] = field(default_factory=dict)
@@ -268,6 +277,8 @@ class Policy:
         require(bool(self.targets), "providers", list(self.targets), "name at least one provider")
         if self.routing not in ROUTINGS:
             raise unknown_name("routing", self.routing, ROUTINGS)
+        if self.on_interruption not in INTERRUPTIONS:
+            raise unknown_name("on_interruption", self.on_interruption, INTERRUPTIONS)
 
     @cached_property
     def plain(self) -> bool:

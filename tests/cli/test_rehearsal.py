@@ -140,10 +140,12 @@ def test_a_silence_that_outlasts_the_deadline_leaves_nobody_time():
     assert scene.opens_after is None
 
 
-def test_after_content_the_caller_keeps_what_was_shown():
-    """A stream that breaks after its first content is not begun again elsewhere; it counts for the circuit."""
-    scene = acts("a", "b")["a", Case(ErrorKind.STREAM_INTERRUPTED, midway=True)].beside
-    assert (scene.answered_by, scene.caller_gets, scene.opens_after) == (None, "StreamInterruptedError", 5)
+@pytest.mark.parametrize("then", ["continue", "restart", "raise"])
+def test_what_follows_a_break_after_content(then):
+    """Another provider goes on or begins anew, or the caller is told; in any case it counts for the circuit."""
+    scene = acts("a", "b", on_interruption=then)["a", Case(ErrorKind.STREAM_INTERRUPTED, midway=True)].beside
+    gets = (None, "StreamInterruptedError") if then == "raise" else ("b", None)
+    assert (scene.answered_by, scene.caller_gets, scene.opens_after) == (*gets, 5)
 
 
 def test_a_single_provider_is_only_played_alone():

@@ -20,6 +20,7 @@ from langchain_resilient.engine.effects import (
     Abandon,
     Admit,
     Answered,
+    Begun,
     Call,
     Detach,
     Effect,
@@ -127,6 +128,14 @@ class ScriptedUpstream:
         self.opened: list[str] = []
         self.closed: list[str] = []
         self.closing = threading.Condition()
+        self.begun: list[Begun | None] = []
+        """How each stream was asked to go on with a begun answer."""
+        self.continues = True
+        """Whether what it shows can be continued."""
+        self.whole_only: set[str] = set()
+        """Who does not stream."""
+        self.reads: Callable[[str], object] | None = None
+        """Reads whole answers; may raise `InvalidOutputError`."""
         self.skipped: dict[str, float] = {}
         """Seconds of a provider's present step that have passed already, in a race."""
 
@@ -154,7 +163,8 @@ class ScriptedUpstream:
     async def acall(self, target: Target) -> Any:
         return self.call(target)
 
-    def stream(self, target: Target) -> Iterator[Any]:
+    def stream(self, target: Target, begun: Begun | None = None) -> Iterator[Any]:
+        self.begun.append(begun)
         step = self.take(target.name)
         self.clock.advance(step.seconds)
         self.opened.append(target.name)
@@ -165,8 +175,8 @@ class ScriptedUpstream:
                 self.closed.append(target.name)
                 self.closing.notify_all()
 
-    async def astream(self, target: Target) -> Any:
-        chunks = self.stream(target)
+    async def astream(self, target: Target, begun: Begun | None = None) -> Any:
+        chunks = self.stream(target, begun)
         try:
             for chunk in chunks:
                 yield chunk
@@ -177,6 +187,9 @@ class ScriptedUpstream:
         """Whether all streams are closed, by the threads that read them, within a few seconds."""
         with self.closing:
             return self.closing.wait_for(lambda: len(self.closed) == len(self.opened), timeout=5.0)
+
+    def streams(self, target: Target) -> bool:
+        return target.name not in self.whole_only
 
     def keeps_time(self, target: Target, seconds: float) -> bool:
         return True
@@ -199,6 +212,26 @@ class ScriptedUpstream:
 
     def text(self, chunk: Chunk) -> str:
         return chunk.text
+
+    def continuation(self, shown: Sequence[Chunk]) -> ChunkContinuation | None:
+        return ChunkContinuation("".join(chunk.text for chunk in shown)) if self.continues else None
+
+    def whole(self, target: Target, chunks: Sequence[Chunk]) -> Any:
+        text = "".join(chunk.text for chunk in chunks)
+        if self.reads is not None:
+            self.reads(text)
+        usage = next((chunk.usage for chunk in chunks if chunk.usage), None)
+        return Chunk(text, usage=usage)
+
+
+class ChunkContinuation(NamedTuple):
+    """What was shown, for another stream to go on with."""
+
+    text: str
+
+    def joined(self, chunk: Chunk, text: str) -> Chunk | None:
+        joined = chunk._replace(text=text)
+        return joined if text or chunk.finish or chunk.usage else None
 
 
 def _step(item: Any) -> Step:
@@ -409,7 +442,9 @@ class World:
         self.pulls.append(effect.limit)
         after = getattr(item, "after", 0.0)
         self.clock.advance(min(after, effect.limit))
-        return item if after < effect.limit else Failed(AttemptTimeoutError("idle", effect.limit), effect.limit)
+        return (
+            item if after < effect.limit else Failed(AttemptTimeoutError(effect.limited_by, effect.limit), effect.limit)
+        )
 
     @staticmethod
     def runners(race: Race) -> list[Call]:
@@ -450,14 +485,15 @@ class World:
         shown: list[Chunk] = []
         plan = self.plan(**fields)
         value = error = None
+        shows = fields.get("stream", False) and not fields.get("whole", False)
         try:
             if self.colour == "sync":
-                value = self._ask(plan, shown, keep, pace, stream_=fields.get("stream", False))
+                value = self._ask(plan, shown, keep, pace, stream_=shows)
             else:
-                value = asyncio.run(self._aask(plan, shown, keep, pace, stream_=fields.get("stream", False)))
+                value = asyncio.run(self._aask(plan, shown, keep, pace, stream_=shows))
         except BaseException as raised:
             error = raised
-        text = "".join(chunk.text for chunk in shown) if fields.get("stream") else getattr(value, "text", None)
+        text = "".join(chunk.text for chunk in shown) if shows else getattr(value, "text", None)
         return Outcome(text, error, shown, self.decisions[-1])
 
     def _ask(self, plan: Plan, shown: list[Chunk], keep: int | None, pace: float, *, stream_: bool) -> Any:
@@ -535,7 +571,11 @@ def left_over(store: MemoryStore, gate: Gate | None = None) -> dict[str, Any]:
     """What is still held in a store, by name; empty if all is given back."""
     held = {f"leases of {name}": account.leases for name, account in store._accounts.items()}
     held |= {f"line of {name}": account.line for name, account in store._accounts.items()}
-    held |= {f"permits of {name}": route.circuit.permits for name, route in store._routes.items()}
+    now = store._now()  # a probe that nobody let land lapses by itself
+    held |= {
+        f"permits of {name}": [permit for permit in route.circuit.permits if permit.lapses > now]
+        for name, route in store._routes.items()
+    }
     held |= {f"in flight at {name}": route.latency.in_flight for name, route in store._routes.items()}
     held |= {"live": store._live, "gate": gate.pending if gate else 0}
     return {name: thing for name, thing in held.items() if thing}

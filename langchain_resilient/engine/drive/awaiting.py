@@ -175,7 +175,7 @@ class AsyncHands:
         target = call.ticket.target
         try:
             async with asyncio.timeout(call.limit) as scope:
-                value = await (self._open(target) if call.ticket.stream else self.upstream.acall(target))
+                value = await (self._open(call) if call.ticket.stream else self.upstream.acall(target))
         except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
             if isinstance(error, TimeoutError) and scope.expired():
                 error = AttemptTimeoutError(call.limited_by, call.limit)
@@ -185,8 +185,11 @@ class AsyncHands:
                 renewal.stop()
         return Answered(value, self.clock.now() - began)
 
-    async def _open(self, target: Any) -> AwaitedStream:
-        opened = AwaitedStream(self.upstream.astream(target))
+    async def _open(self, call: Call) -> AwaitedStream:
+        target = call.ticket.target
+        opened = AwaitedStream(
+            self.upstream.astream(target) if call.begun is None else self.upstream.astream(target, call.begun)
+        )
         async for chunk in opened.chunks:
             opened.head.append(chunk)
             if self.upstream.has_content(chunk):
@@ -206,7 +209,7 @@ class AsyncHands:
         except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
             opened.exhausted = True
             if isinstance(error, TimeoutError) and scope.expired():
-                error = AttemptTimeoutError("idle", effect.limit)
+                error = AttemptTimeoutError(effect.limited_by, effect.limit)
             return Failed(error, 0.0)
 
     async def _race(self, race: Race) -> Raced:

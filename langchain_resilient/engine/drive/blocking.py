@@ -204,14 +204,16 @@ class Hands:
         began = self.clock.now()
         try:
             target = call.ticket.target
-            value = self._open(target) if call.ticket.stream else self.upstream.call(target)
+            value = self._open(call) if call.ticket.stream else self.upstream.call(target)
         except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
             return Failed(error, self.clock.now() - began)
         seconds = self.clock.now() - began
         return Failed(value.error, seconds) if isinstance(value, Failed) else Answered(value, seconds)
 
-    def _open(self, target: Any) -> PumpedStream | Failed:
-        opened = PumpedStream(self.upstream.stream(target), target.route)
+    def _open(self, call: Call) -> PumpedStream | Failed:
+        target, upstream = call.ticket.target, self.upstream
+        chunks = upstream.stream(target) if call.begun is None else upstream.stream(target, call.begun)
+        opened = PumpedStream(chunks, target.route)
         opened.begin()
         while True:
             item = opened.pull(None)  # the limit is kept by whoever waits for this thread
@@ -228,7 +230,7 @@ class Hands:
         try:
             return effect.stream.pull(effect.limit)
         except queue.Empty:
-            return Failed(AttemptTimeoutError("idle", effect.limit), effect.limit)
+            return Failed(AttemptTimeoutError(effect.limited_by, effect.limit), effect.limit)
 
     def _race(self, race: Race) -> Raced:
         ends: queue.SimpleQueue[Running] = queue.SimpleQueue()

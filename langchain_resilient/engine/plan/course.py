@@ -29,7 +29,7 @@ COURSES: dict[ErrorKind, Course] = {
     ErrorKind.OVERLOADED: Course("alone"),
     ErrorKind.SERVER_ERROR: Course("once"),
     ErrorKind.TIMEOUT: Course("never"),
-    ErrorKind.STREAM_INTERRUPTED: Course("never"),
+    ErrorKind.STREAM_INTERRUPTED: Course("alone"),
     ErrorKind.AUTH: Course("never"),
     ErrorKind.PERMISSION: Course("never"),
     ErrorKind.NOT_FOUND: Course("never"),

@@ -13,18 +13,20 @@ from typing import Any
 
 from langchain_resilient.engine.circuit import Phase
 from langchain_resilient.engine.classify import ErrorKind, Failure, classify
-from langchain_resilient.engine.effects import Call, Place, Request, Settled, Ticket
+from langchain_resilient.engine.effects import Begun, Call, Continuation, Place, Request, Settled, Ticket
 from langchain_resilient.engine.errors import (
     AllProvidersFailedError,
     CircuitOpenError,
     DeadlineExceededError,
     RateLimitedError,
     RefusedError,
+    StreamInterruptedError,
 )
 from langchain_resilient.engine.events import Attempt, Attempted, Decided, Decision, Refusal, Usage
 from langchain_resilient.engine.plan.course import CALLERS_OWN, OWN_IF_EVERYWHERE
 from langchain_resilient.engine.policy import Policy, Target
 from langchain_resilient.engine.routing import View
+from langchain_resilient.engine.seam import anchor_of
 
 LOGGER = logging.getLogger("langchain_resilient")
 CIRCUIT_REASONS = {
@@ -85,6 +87,16 @@ class Journey:
     phase: Phase = "closed"
     first_token: float | None = None
     decision: Decision | None = None
+    continuation: Continuation | None = None
+    """What was shown of a stream that broke, for another to go on with."""
+    continued = 0
+    """How often that was done."""
+    value: Any = None
+    """A whole answer that came as a stream."""
+    usage: Usage | None = None
+    """Tokens that all legs of the answer used, as far as they are known."""
+    cost: float | None = 0.0
+    """US dollars for them; None once a price is unknown."""
     last_error: Exception | None = None
     final: Failure | None = None
     """What the last error was."""
@@ -103,6 +115,14 @@ class Journey:
         self.refusals: dict[str, Refusal] = {}
         self.lapses: dict[str, Lapse] = {}
         self.open: list[Ticket] = []
+        self.failed = policy.targets[0]
+        """Whose attempt failed last."""
+        self.speaker = self.failed
+        """Whose stream was told last."""
+        self.shown: list[Any] = []
+        """The chunks that the caller has seen."""
+        self.begun: dict[int, Begun] = {}
+        """How an attempt was told to go on with what was shown."""
         self.loose: list[Any] = []
         """Streams and races' runners that must be closed if the caller goes away."""
 
@@ -135,12 +155,31 @@ class Journey:
 
     def call(self, ticket: Ticket) -> Call:
         """The attempt, under the provider's own limit or what is left to the deadline."""
-        stream = self.request.stream
-        limit = ticket.target.time_limit(self.request.max_output, stream=stream)
+        request, target = self.request, ticket.target
+        stream = request.stream and request.upstream.streams(target)
+        limit = target.time_limit(request.max_output, stream=stream)
+        begun = self._begin(ticket)
         left = self.left()
         if left < limit:
-            return Call(ticket, max(left, 0.0), "deadline")
-        return Call(ticket, limit, "first_token" if stream else "response")
+            return Call(ticket, max(left, 0.0), "deadline", begun)
+        return Call(ticket, limit, "first_token" if stream else "response", begun)
+
+    def _begin(self, ticket: Ticket) -> Begun | None:
+        """How the provider is told to go on with what was shown, if a word of it was."""
+        if self.continuation is None or not self.continuation.text.strip():
+            return None
+        text, target = self.continuation.text, ticket.target
+        prefills = target.takes_prefill and target.route not in self.policy.no_prefill
+        begun = self.begun[ticket.attempt] = Begun(text, None if prefills else anchor_of(text))
+        return begun
+
+    def turned_down(self, ticket: Ticket, failure: Failure) -> bool:
+        """Whether a provider would not take a begun answer; it is told in words from then on."""
+        begun = self.begun.get(ticket.attempt)
+        if failure.kind is not ErrorKind.CLIENT_ERROR or begun is None or begun.anchor is not None:
+            return False
+        self.policy.no_prefill.add(ticket.target.route)
+        return True
 
     def attempts_left(self) -> int:
         """How many more attempts the request may have: one per provider and `max_retries` in all; faults of our own are free."""
@@ -187,6 +226,29 @@ class Journey:
         )
         self.waited = 0.0
 
+    def mend(self, ticket: Ticket, kind: str, failure: Failure) -> None:
+        """Correct an attempt's end: its stream broke after its first content had come."""
+        name = ticket.target.name
+        last = max(place for place, attempt in enumerate(self.attempts) if attempt.provider == name)
+        mended = self.attempts[last]._replace(kind=str(kind), limit=failure.limit, status=failure.status)
+        self.attempts[last] = mended
+
+    def failed_at(self, target: Target, error: Exception, failure: Failure, settled: Settled) -> None:
+        """Remember a failure, for where to go next and for what the caller is to see in the end."""
+        self.failed = target
+        self.errors.append(error)
+        self.last_error, self.final = error, failure
+        lapse = self.lapse(target)
+        lapse.count(failure)
+        lapse.blocked, lapse.affords = settled.blocked, settled.affords
+
+    def use(self, target: Target, usage: Usage | None) -> None:
+        """Add what one leg of the answer used."""
+        if usage is None:
+            return
+        self.usage = usage if self.usage is None else self.usage.plus(usage)
+        self.cost = None if self.cost is None or target.price is None else self.cost + target.price.of(usage)
+
     def answered(self, ticket: Ticket, seconds: float, first_token: float | None, usage: Usage | None) -> None:
         """Remember and tell that an attempt answered."""
         self.note(ticket, "ok", seconds)
@@ -205,17 +267,14 @@ class Journey:
         names = [target.name for target in self.policy.targets if target.name not in tried]
         return tuple([self.refusals[name] for name in names if name in self.refusals])
 
-    def decide(self, outcome: str, *, provider: Target | None = None, usage: Usage | None = None) -> Decision:
+    def decide(self, outcome: str, *, provider: Target | None = None) -> Decision:
         """Close the record and tell the observers."""
-        cost = None
-        if provider is not None and provider.price is not None and usage is not None:
-            cost = provider.price.of(usage)
         request = self.request
         self.decision = decision = Decision(
             request.id, None if provider is None else provider.name, self.preferred.name, outcome,
             self.policy.clock.now() - self.started, self.first_token, tuple(self.attempts), self._not_tried(),
-            self.phase, provider is not None and provider.name != self.preferred.name, usage, cost, request.stream,
-            request.lane, request.tenant,
+            self.phase, provider is not None and provider.name != self.preferred.name, self.usage,
+            None if self.usage is None else self.cost, request.stream, request.lane, request.tenant, self.continued,
         )  # fmt: skip
         self.policy.observe(Decided(decision))
         if request.told is not None:
@@ -231,6 +290,8 @@ class Journey:
 
     def error(self) -> tuple[Exception, str]:
         """What reaches the caller, and the record's word for it."""
+        if self.shown:
+            return self._interrupted(), "interrupted"
         if self.last_error is not None and self.final is not None and self._is_callers_own():
             return self.last_error, "failed"
         if len(self.policy.targets) == 1:
@@ -242,6 +303,18 @@ class Journey:
         return AllProvidersFailedError(
             f"every provider failed or was refused; tried: {names}", [*self.errors, *refusals]
         ), "failed"
+
+    def _interrupted(self) -> StreamInterruptedError:
+        """What was shown stays shown, whatever else is to be said."""
+        kind = next(attempt.kind for attempt in reversed(self.attempts) if attempt.provider == self.speaker.name)
+        told = f"{self.speaker.name}: the stream broke after {len(self.shown)} chunks ({kind})"
+        if self.continuation is not None:
+            refusals = "; ".join(str(refused(refusal)) for refusal in self._not_tried())
+            told += ", and nobody could go on with it" + (f": {refusals}" if refusals else "")
+        text = "".join([self.request.upstream.text(chunk) for chunk in self.shown])
+        error = StreamInterruptedError(told, partial=text, usage=self.usage)
+        error.__cause__ = self.last_error
+        return error
 
     def _is_callers_own(self) -> bool:
         if self.final is None:

@@ -20,8 +20,7 @@ from langchain_resilient.engine.policy import Target
 
 def next_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     """Where to go after a failure; raises what the caller is to see when there is nowhere."""
-    failure = journey.final
-    failed = next(target for target in journey.order if target.name == journey.attempts[-1].provider)
+    failure, failed = journey.final, journey.failed
     if failure is None or not COURSES[failure.kind].onward:
         raise journey.over()
     if not journey.views:

@@ -1,7 +1,14 @@
 """What a stream may still do after its first content.
 
-Rules of this file: a plan like any other (see `story`); what was shown stays shown, so from here on no second provider's text replaces it.
-A stream makes two reports: `Opened` at its first content, before this part begins, and `Settle` at its end, cut, close or cancel.
+Rules of this file: a plan like any other (see `story`); what was shown stays shown, and no second provider's text replaces it: another
+stream goes on where the first one broke, or the caller is told. A stream makes two reports: `Opened` at its first content, before this part
+begins, and `Settle` at its end, cut, close or cancel.
+
+    continue   chunks are shown as they come; after a break the next provider goes on behind the last one
+    restart    chunks are kept back until the stream has ended well; a break costs time, but nothing was shown, so anybody may begin anew
+    raise      chunks are shown as they come; after a break the caller gets what was shown, in an error
+
+A request for a whole answer is a stream that is kept back in any case.
 
 The idle limit counts only time spent waiting for the provider, so a caller that reads slowly is not the provider's fault; a keep-alive or
 an empty delta does not start it again.
@@ -9,13 +16,18 @@ an empty delta does not start it again.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Abandon, Answered, End, Failed, Plan, Pull, Report, Settle, Show, Ticket
-from langchain_resilient.engine.errors import StreamInterruptedError, TruncatedStreamError
-from langchain_resilient.engine.events import Attempted, StreamInterrupted, Usage
+from langchain_resilient.engine.errors import AttemptError, TruncatedStreamError
+from langchain_resilient.engine.events import Attempted, Continued, StreamInterrupted, Usage
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
+from langchain_resilient.engine.plan.telling import Joint, Kept, Telling, Whole
+
+CUT = frozenset({ErrorKind.SERVER_ERROR, ErrorKind.OVERLOADED, ErrorKind.UNKNOWN, ErrorKind.TIMEOUT})
+"""Kinds of failure that are all one to a stream that had begun: it was cut, and that is what the circuit has to know."""
 
 
 class Seen:
@@ -38,78 +50,122 @@ class Seen:
         self.finish_reason = upstream.finish_reason(chunk) or self.finish_reason
         usage = upstream.usage(chunk)
         if usage is not None:
-            before = self.usage or Usage()
-            self.usage = Usage(*(have + more for have, more in zip(before, usage, strict=True)))
+            self.usage = usage if self.usage is None else self.usage.plus(usage)
 
 
-def relay(journey: Journey, ticket: Ticket, answered: Answered) -> Plan:
-    """Show a stream whose first content has come, to its end."""
-    stream = answered.value
-    seen = Seen(journey.request.upstream, answered.seconds)
-    for chunk in stream.head:
-        seen.add(chunk)
-        yield Show(chunk)
-    failed = yield from _rest(journey, ticket, stream, seen)
-    if failed is None and seen.finish_reason is None and journey.always_finishes(ticket):
-        failed = Failed(TruncatedStreamError("the stream ended without a finish reason"), 0.0)
-    if failed is not None:
-        yield Abandon(stream)
-        journey.loose.remove(stream)
-        yield from _broken(journey, ticket, answered, seen, failed)
-    yield from _ended(journey, ticket, answered, seen)
-    return None
+def relay(journey: Journey, ticket: Ticket, answered: Answered) -> Generator[Any, Any, bool]:
+    """Tell a stream whose first content has come, to its end.
+
+    Returns whether it ended well; if not, another provider may go on with it, or begin anew. Raises what the caller is to see if nobody
+    may.
+    """
+    stream, seen = answered.value, Seen(journey.request.upstream, answered.seconds)
+    telling = _telling(journey, ticket)
+    journey.speaker = ticket.target
+    failed = yield from _to_its_end(journey, ticket, stream, seen, telling)
+    if failed is None:
+        yield from _ended(journey, ticket, answered, seen)
+        return True
+    yield Abandon(stream)
+    journey.loose.remove(stream)
+    yield from _broken(journey, ticket, answered, seen, failed)
+    return False
 
 
-def _rest(journey: Journey, ticket: Ticket, stream: Any, seen: Seen) -> Any:
-    upstream, clock = journey.request.upstream, journey.policy.clock
+def _telling(journey: Journey, ticket: Ticket) -> Telling:
+    request, policy = journey.request, journey.policy
+    if journey.continuation is not None:
+        journey.continued += 1
+        policy.observe(Continued(journey.speaker.name, ticket.target.name))
+        return Joint(journey.continuation, journey.begun.get(ticket.attempt), request.upstream.text)
+    if request.whole:
+        return Whole(lambda chunks: request.upstream.whole(ticket.target, chunks))
+    return Kept() if policy.on_interruption == "restart" else Telling()
+
+
+def _to_its_end(
+    journey: Journey, ticket: Ticket, stream: Any, seen: Seen, telling: Telling
+) -> Generator[Any, Any, Failed | None]:
+    """Show a stream chunk by chunk; what broke it, if it does not end well."""
+    upstream, clock, idle = journey.request.upstream, journey.policy.clock, ticket.target.idle
     waited = 0.0
-    while not stream.exhausted:
-        asked = clock.now()
-        chunk = yield Pull(stream, ticket.target.idle - waited, ticket)
-        took = clock.now() - asked
-        seen.seconds += took
-        if isinstance(chunk, End):
-            break
-        if isinstance(chunk, Failed):
-            return chunk
-        waited = 0.0 if upstream.has_content(chunk) else waited + took
+    ahead = iter(stream.head)
+    while True:
+        chunk = next(ahead, None)
+        if chunk is None:
+            if stream.exhausted:
+                break
+            asked = clock.now()
+            chunk = yield _pull(journey, ticket, stream, idle - waited)
+            took = clock.now() - asked
+            seen.seconds += took
+            if isinstance(chunk, End):
+                break
+            if isinstance(chunk, Failed):
+                return chunk
+            waited = 0.0 if upstream.has_content(chunk) else waited + took
         seen.add(chunk)
-        yield Show(chunk)
+        failed = yield from _show(journey, telling.take, chunk)
+        if failed is not None:
+            return failed
+    if seen.finish_reason is None and journey.always_finishes(ticket):
+        return Failed(TruncatedStreamError("the stream ended without a finish reason"), 0.0)
+    failed = yield from _show(journey, telling.end)
+    journey.value = telling.value
+    return failed
+
+
+def _pull(journey: Journey, ticket: Ticket, stream: Any, limit: float) -> Pull:
+    # A stream that delivers is not cut by the deadline; but of one that is kept back for its end nothing has been delivered.
+    if journey.request.whole and (left := journey.left()) < limit:
+        return Pull(stream, max(left, 0.0), ticket, "deadline")
+    return Pull(stream, limit, ticket)
+
+
+def _show(journey: Journey, told: Callable[..., Iterable[Any]], *chunk: Any) -> Generator[Any, Any, Failed | None]:
+    try:
+        chunks = list(told(*chunk))
+    except AttemptError as error:  # it can't be read, or not be joined
+        return Failed(error, 0.0)
+    for shown in chunks:
+        journey.shown.append(shown)
+        yield Show(shown)
     return None
 
 
 def _ended(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen) -> Plan:
-    policy = journey.policy
-    seconds = seen.seconds
-    policy.observe(Attempted(ticket.target.name, "ok", seconds, answered.seconds, seen.usage, ticket.probe))
-    settled = yield Settle(
-        ticket, Report(None, seconds, answered.seconds, usage=seen.usage, finished=seen.finish_reason is not None)
-    )
+    policy, request = journey.policy, journey.request
+    policy.observe(Attempted(ticket.target.name, "ok", seen.seconds, answered.seconds, seen.usage, ticket.probe))
+    report = Report(
+        None, seen.seconds, answered.seconds, usage=seen.usage, finished=seen.finish_reason is not None,
+        whole=request.whole,
+    )  # fmt: skip
+    settled = yield Settle(ticket, report)
     journey.open.remove(ticket)
     journey.loose.remove(answered.value)
     journey.tell(settled)
-    journey.decide("answered", provider=ticket.target, usage=seen.usage)
+    journey.use(ticket.target, seen.usage)
+    journey.decide("answered", provider=ticket.target)
 
 
 def _broken(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, failed: Failed) -> Plan:
-    """Report the break, and tell the caller what was shown. Raises `StreamInterruptedError`."""
+    """Report the break. Raises what the caller is to see, unless somebody else may go on."""
     policy, target = journey.policy, ticket.target
     failure = journey.classify(failed.error)
     if failure.kind is ErrorKind.CANCELLED:
         raise failed.error
     kind = failure.kind
-    if kind in {ErrorKind.SERVER_ERROR, ErrorKind.OVERLOADED, ErrorKind.UNKNOWN, ErrorKind.TIMEOUT}:
-        # Whatever broke it, this is a stream that was cut after it had begun: that is what the circuit has to know.
+    if kind in CUT and failure.limit != "deadline":
         failure = failure._replace(kind=ErrorKind.STREAM_INTERRUPTED)
-    journey.attempts[-1] = journey.attempts[-1]._replace(kind=kind, limit=failure.limit, status=failure.status)
+    journey.mend(ticket, kind, failure)
     if failure.kind in PROVIDERS_OWN:
         policy.last_errors[target.name] = failed.error
-    seconds = seen.seconds
-    policy.observe(Attempted(target.name, kind, seconds, answered.seconds, seen.usage, ticket.probe))
-    policy.observe(StreamInterrupted(target.name, kind, shown=True))
+    shown = bool(journey.shown)
+    policy.observe(Attempted(target.name, kind, seen.seconds, answered.seconds, seen.usage, ticket.probe))
+    policy.observe(StreamInterrupted(target.name, kind, shown=shown))
     report = Report(
         failure.kind,
-        seconds,
+        seen.seconds,
         answered.seconds,
         failure.retry_after,
         failure.limit,
@@ -118,10 +174,12 @@ def _broken(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, fa
     )
     settled = yield Settle(ticket, report)
     journey.open.remove(ticket)
+    journey.failed_at(target, failed.error, failure, settled)
     journey.tell(settled)
-    journey.decide("interrupted", usage=seen.usage)
-    raise StreamInterruptedError(
-        f"{target.name}: the stream broke after {len(seen.text)} chunks ({kind})",
-        partial="".join(seen.text),
-        usage=seen.usage,
-    ) from failed.error
+    journey.use(target, seen.usage)
+    if not shown:
+        return
+    if policy.on_interruption == "continue":
+        journey.continuation = journey.request.upstream.continuation(journey.shown)
+    if journey.continuation is None:
+        raise journey.over()

@@ -11,13 +11,13 @@ from typing import Any
 
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Abandon, Answered, Failed, Opened, Plan, Report, Settle, Ticket
-from langchain_resilient.engine.errors import InvalidOutputError, TruncatedStreamError
-from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted, Usage
+from langchain_resilient.engine.errors import InvalidOutputError, StreamInterruptedError, TruncatedStreamError
+from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 
 NEUTRAL = Report(ErrorKind.CANCELLED)
-Won = tuple[Ticket, Answered, Usage | None]
-"""An attempt that answered, and what it used."""
+Won = tuple[Ticket, Answered]
+"""An attempt that answered."""
 
 
 def settle(
@@ -37,7 +37,9 @@ def settle(
     journey.open.remove(ticket)
     journey.tell(settled)
     journey.policy.last_errors.pop(target.name, None)
-    return ticket, fate, usage
+    if not beaten:
+        journey.use(target, usage)
+    return ticket, fate
 
 
 def _settle_opening(
@@ -55,14 +57,15 @@ def _settle_opening(
     journey.policy.last_errors.pop(ticket.target.name, None)
     if not beaten:
         journey.note(ticket, "ok", fate.seconds)
-        journey.first_token = fate.seconds
-        return ticket, fate, None
+        if journey.continuation is None:
+            journey.first_token = fate.seconds
+        return ticket, fate
     yield from close(journey, fate.value)
     journey.answered(ticket, fate.seconds, fate.seconds, None)
     settled = yield Settle(ticket, NEUTRAL)
     journey.open.remove(ticket)
     journey.tell(settled)
-    return ticket, fate, None
+    return ticket, fate
 
 
 def close(journey: Journey, running: Any) -> Plan:
@@ -89,18 +92,18 @@ def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
     if failure.kind is ErrorKind.CANCELLED:
         raise error
     journey.note(ticket, failure.kind, fate.seconds, failure)
-    journey.errors.append(error)
-    journey.last_error, journey.final = error, failure
+    if journey.turned_down(ticket, failure):
+        # We guessed wrong, which is no fault of the provider's: it is asked again at once, in other words.
+        failure = failure._replace(kind=ErrorKind.LOCAL)
     if failure.kind in PROVIDERS_OWN:
         policy.last_errors[target.name] = error
-    lapse = journey.lapse(target)
-    lapse.count(failure)
     policy.observe(Attempted(target.name, failure.kind, fate.seconds, None, None, ticket.probe))
     if failure.kind is ErrorKind.RATE_LIMITED:
         source = "provider" if failure.status is not None else "client"
         policy.observe(RateLimited(target.name, source, "429" if failure.status is not None else "own limiter"))
-    if failure.kind is ErrorKind.STREAM_INTERRUPTED:
-        policy.observe(StreamInterrupted(target.name, failure.kind, shown=False))
+    shown = isinstance(error, StreamInterruptedError)  # of an agent's handler, which shows its stream itself
+    if shown or failure.kind is ErrorKind.STREAM_INTERRUPTED:
+        policy.observe(StreamInterrupted(target.name, failure.kind, shown=shown))
     usage = error.usage if isinstance(error, InvalidOutputError) else None  # a whole answer, and used up as one
     report = Report(
         failure.kind,
@@ -114,5 +117,5 @@ def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
     )
     settled = yield Settle(ticket, report)
     journey.open.remove(ticket)
-    lapse.blocked, lapse.affords = settled.blocked, settled.affords
+    journey.failed_at(target, error, failure, settled)
     journey.tell(settled)

@@ -53,19 +53,13 @@ def answer(request: Request, policy: Policy) -> Plan:
         else:
             ticket = yield from first_place(journey)
         while True:
-            if ticket.raced:
-                won = yield from _race(journey, ticket)
-            else:
-                fate = yield journey.call(ticket)
-                won = yield from settle(journey, ticket, fate)
-            if won is not None:
-                break
+            ticket, answered = yield from _attempts(journey, ticket)
+            if not request.stream:
+                journey.decide("answered", provider=ticket.target)
+                return answered.value
+            if (yield from relay(journey, ticket, answered)):
+                return journey.value
             ticket = yield from next_place(journey)
-        ticket, answered, usage = won
-        if request.stream:
-            return (yield from relay(journey, ticket, answered))
-        journey.decide("answered", provider=ticket.target, usage=usage)
-        return answered.value
     except GeneratorExit:
         raise
     except BaseException as error:
@@ -75,6 +69,18 @@ def answer(request: Request, policy: Policy) -> Plan:
         raise
     finally:
         policy.gate.leave()
+
+
+def _attempts(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won]:
+    """Attempt after attempt, until one answers, or begins to. Raises what the caller is to see when there is nobody left to ask."""
+    while True:
+        if ticket.raced:
+            won = yield from _race(journey, ticket)
+        else:
+            won = yield from settle(journey, ticket, (yield journey.call(ticket)))
+        if won is not None:
+            return won
+        ticket = yield from next_place(journey)
 
 
 def _enter(journey: Journey) -> None:

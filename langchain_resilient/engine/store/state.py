@@ -167,7 +167,7 @@ def _note_latency(route: Route, ticket: Ticket, report: Report, now: int) -> Non
     route.answers += 1
     route.finishes += report.finished
     route.budget = budget.earn(route.budget)
-    if report.seconds is not None and not ticket.stream:
+    if report.seconds is not None and (report.whole or not ticket.stream):
         route.latency.calls.add(report.seconds, seconds, ticket.target.max_latency)
     # How long answers are matters to limits that count tokens, and to streams; for the rest it is work for nobody.
     if (ticket.stream or ticket.target.counts_tokens) and report.usage is not None and report.usage.output > 0:

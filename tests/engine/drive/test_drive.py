@@ -121,6 +121,12 @@ class Provider:
         finally:
             self.closed.append(target.name)
 
+    def streams(self, target):
+        return True
+
+    def continuation(self, shown):
+        return None
+
     def keeps_time(self, target, seconds):
         return self.keeps
 

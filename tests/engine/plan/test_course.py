@@ -41,7 +41,7 @@ def test_every_kind_has_a_row():
         (K.OVERLOADED, None, 0.25),
         (K.SERVER_ERROR, 0.25, 0.25),
         (K.TIMEOUT, None, None),
-        (K.STREAM_INTERRUPTED, None, None),
+        (K.STREAM_INTERRUPTED, None, 0.25),
         (K.AUTH, None, None),
         (K.PERMISSION, None, None),
         (K.NOT_FOUND, None, None),

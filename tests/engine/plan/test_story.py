@@ -63,7 +63,7 @@ def test_the_callers_own_fault_is_told_at_once(world, kind):
         (K.OVERLOADED, 4, [0.25, 0.5, 1.0]),
         (K.SERVER_ERROR, 4, [0.25, 0.5, 1.0]),
         (K.TIMEOUT, 1, []),
-        (K.STREAM_INTERRUPTED, 1, []),
+        (K.STREAM_INTERRUPTED, 4, [0.25, 0.5, 1.0]),
         (K.AUTH, 1, []),
         (K.PERMISSION, 1, []),
         (K.NOT_FOUND, 1, []),
