@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.errors import SettingsConflict as SettingsConflict
     from langchain_resilient.engine.errors import SettingsError as SettingsError
     from langchain_resilient.engine.errors import StreamInterruptedError as StreamInterruptedError
+    from langchain_resilient.engine.hedge import Hedge as Hedge
     from langchain_resilient.engine.observe.capture import capture_decisions as capture_decisions
     from langchain_resilient.engine.policy import Price as Price
     from langchain_resilient.engine.policy import Timeouts as Timeouts
@@ -38,6 +39,7 @@ _HOMES = {
     "Provider": "config",
     "Circuit": "engine.circuit",
     "Retry": "engine.backoff",
+    "Hedge": "engine.hedge",
     "Timeouts": "engine.policy",
     "Price": "engine.policy",
     "RateLimits": "engine.quota",

@@ -41,6 +41,8 @@ class Engine(NamedTuple):
     """Whether answers carry their decision record."""
     digests: dict[str, str]
     """Of each provider's configuration."""
+    whole: bool
+    """Whether unstreamed answers are streamed inside."""
 
     def call(
         self,
@@ -71,9 +73,10 @@ class Engine(NamedTuple):
             first=self.policy.targets[0].client, binding=binding,
         )  # fmt: skip
         decisions: list[Decision] | None = [] if self.records else None
+        whole = self.whole and not streams
         request = Request(
-            next(_REQUESTS), upstream, streams, options.lane, options.tenant, options.deadline, allowed, upstream.input_tokens,
-            None if decisions is None else decisions.append,
+            next(_REQUESTS), upstream, streams or whole, options.lane, options.tenant, options.deadline, allowed, upstream.input_tokens,
+            None if decisions is None else decisions.append, whole,
         )  # fmt: skip
         return _Call(answer(request, self.policy), upstream, decisions)
 

@@ -43,6 +43,7 @@ from langchain_resilient.engine.errors import (
     warn_user,
 )
 from langchain_resilient.engine.events import Observer, Watching
+from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.observe.capture import CaptureObserver
 from langchain_resilient.engine.observe.fanout import Fanout
 from langchain_resilient.engine.observe.log import LogObserver
@@ -89,8 +90,8 @@ class ResilientChatModel(BaseChatModel):
     circuit: InstanceOf[Circuit] = Field(default_factory=Circuit)
     retry: InstanceOf[Retry] = Field(default_factory=Retry)
     timeouts: InstanceOf[Timeouts] = Field(default_factory=Timeouts)
-    hedge: None = None
-    """Not built yet: None."""
+    hedge: InstanceOf[Hedge] | None = None
+    """`Hedge()`: ask a second provider beside one that is late to begin; None: never. Unstreamed answers are then streamed inside."""
     on_interruption: Interruption = "continue"
     """What to do when a stream breaks after part of it was shown. "continue": another provider (or the same again, where there is no other)
     goes on behind the last word; never inside a tool call, JSON or structured output, where the error tells what was shown. "restart":
@@ -191,6 +192,7 @@ class ResilientChatModel(BaseChatModel):
             targets=targets, routing=self.routing, total=self.timeout or self.timeouts.total, classifier=self.classifier,
             retry=self.retry if self.max_retries is None else replace(self.retry, max_retries=self.max_retries),
             observe=fanout, heard=fanout, gate=Gate(self.max_pending), clock=clock, on_interruption=self.on_interruption,
+            hedge=self.hedge,
         )  # fmt: skip
         store = memory_store(self.namespace)
         for target in targets:
@@ -211,6 +213,7 @@ class ResilientChatModel(BaseChatModel):
             self.stop,
             self.include_decision,
             digests,
+            whole=self.hedge is not None or self.timeouts.watch_calls,
         )
 
     @classmethod

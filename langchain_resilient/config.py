@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.errors import SettingsError, checked, is_number, require, unknown_name
+from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.policy import INTERRUPTIONS, Price, Timeouts
 from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.routing import ROUTINGS
@@ -29,6 +30,7 @@ SECTIONS: dict[str, type] = {
     "circuit": Circuit,
     "retry": Retry,
     "timeouts": Timeouts,
+    "hedge": Hedge,
     "limits": RateLimits,
     "price": Price,
 }
@@ -255,8 +257,9 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         require(isinstance(settings.get(name, kind()), kind), name, settings.get(name), f"give a {kind.__name__}(...)")
     backend = settings.get("backend", "memory://")
     require(backend == "memory://", "backend", backend, 'only "memory://" is built yet: leave it out')
-    for name in ("hedge", "dead_letters"):
-        require(settings.get(name) is None, name, settings.get(name), "it is not built yet: leave it out")
+    hedge, dead_letters = settings.get("hedge"), settings.get("dead_letters")
+    require(hedge is None or isinstance(hedge, Hedge), "hedge", hedge, "give a Hedge(...), or None for none")
+    require(dead_letters is None, "dead_letters", dead_letters, "it is not built yet: leave it out")
     if settings.get("on_interruption", "continue") not in INTERRUPTIONS:
         raise unknown_name("on_interruption", settings["on_interruption"], INTERRUPTIONS)
     if settings.get("routing", "priority") not in ROUTINGS:

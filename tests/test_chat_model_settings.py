@@ -44,7 +44,7 @@ BAD = {  # keyword arguments beside a good provider: what the error says
     "a routing of a wrong type": ({"routing": None}, "routing: got None"),
     "an unknown interruption": ({"on_interruption": "contine"}, "on_interruption: got 'contine'; did you mean 'continue'?"),
     "an unbuilt backend": ({"backend": "redis://localhost:6379/0"}, "backend: got 'redis://localhost:6379/0'; only"),
-    "an unbuilt hedge": ({"hedge": True}, "hedge: got True; it is not built yet"),
+    "a hedge that is no Hedge": ({"hedge": True}, "hedge: got True; give a Hedge(...), or None for none"),
     "unbuilt dead letters": ({"dead_letters": True}, "dead_letters: got True; it is not built yet"),
     "an empty namespace": ({"namespace": ""}, "namespace: got ''; give a name that is not empty"),
     "no bound at all": ({"max_pending": 0}, "max_pending: got 0; use a whole number ≥ 1"),

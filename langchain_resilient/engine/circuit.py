@@ -145,6 +145,8 @@ class CircuitState(NamedTuple):
     """When the last raced probe was let through, µs."""
     broke_midway: bool = False
     """Opened by streams that broke after their beginning: then a first token is no proof of health yet."""
+    for_slowness: bool = False
+    """Opened by slow answers: they are answers all the same, for those whom nobody else can answer."""
 
 
 def wait_for_place(state: CircuitState, settings: Circuit, now: int, *, raced: bool, early: bool = False) -> int:
@@ -162,7 +164,9 @@ def wait_for_place(state: CircuitState, settings: Circuit, now: int, *, raced: b
         return 0
     if state.phase == "open" and not early and now < state.until:
         return state.until - now
-    if raced or (early and state.phase == "open"):
+    # Once one has answered the next need not wait: what was healed is used again within moments.
+    healing = state.phase == "half_open" and state.successes > 0
+    if (raced and not healing) or (early and state.phase == "open"):
         interval = min(RACED_PROBE_INTERVAL_US, int(settings.recovery_timeout * 1_000_000))
         spaced = state.raced_at + interval - now
         if spaced > 0:
@@ -246,7 +250,7 @@ def _count(
     state = CircuitState("closed", state.generation, in_a_row, buckets, raced_at=state.raced_at)
     if not (failed or slow) or not _trips(in_a_row, buckets, settings):
         return state
-    return _open(state, settings, now, floor=floor, spread=spread, reopened=0, midway=outcome == "interruption")
+    return _open(state, settings, now, outcome, floor=floor, spread=spread, reopened=0)
 
 
 def _add(buckets: tuple[Bucket, ...], settings: Circuit, now: int, *, failed: bool, slow: bool) -> tuple[Bucket, ...]:
@@ -286,22 +290,23 @@ def _probed(
     if outcome == "neutral":
         return state._replace(permits=permits)
     if outcome != "success" or slow:
-        midway = outcome == "interruption"
-        return _open(state, settings, now, floor=floor, spread=spread, reopened=state.reopened + 1, midway=midway)
+        return _open(state, settings, now, outcome, floor=floor, spread=spread, reopened=state.reopened + 1)
     if state.successes + 1 < settings.half_open_max_calls:
         return state._replace(permits=permits, successes=state.successes + 1)
     return _begin(state, "closed", now, reopened=0)
 
 
 def _open(
-    state: CircuitState, settings: Circuit, now: int, *, floor: int, spread: int, reopened: int, midway: bool
+    state: CircuitState, settings: Circuit, now: int, outcome: Outcome, *, floor: int, spread: int, reopened: int
 ) -> CircuitState:
     seconds = longest = max(settings.recovery_cap, settings.recovery_timeout)
     with suppress(OverflowError):  # dead for days: the cap decided long ago
         seconds = min(settings.recovery_timeout * settings.recovery_growth**reopened, longest)
     base = int(seconds * 1_000_000)
     pause = max(floor, base + base * JITTER_PERMILLE * spread // 1_000_000)
-    return _begin(state, "open", now, reopened=reopened)._replace(until=now + pause, broke_midway=midway)
+    return _begin(state, "open", now, reopened=reopened)._replace(
+        until=now + pause, broke_midway=outcome == "interruption", for_slowness=outcome == "success"
+    )
 
 
 def _begin(state: CircuitState, phase: Phase, now: int, *, reopened: int) -> CircuitState:
@@ -311,4 +316,5 @@ def _begin(state: CircuitState, phase: Phase, now: int, *, reopened: int) -> Cir
         reopened=reopened,
         raced_at=state.raced_at,
         broke_midway=state.broke_midway and phase != "closed",
+        for_slowness=state.for_slowness and phase != "closed",
     )

@@ -126,6 +126,10 @@ class Admit(NamedTuple):
     fails fast."""
     explore: Target | None = None
     """A slow one to look at first, if nobody did so in the last 30 s."""
+    spare: bool = False
+    """Whether it is an extra call that only those are asked for with whom nothing is the matter."""
+    whole: bool = False
+    """Of a stream: whether the caller gets it as one answer, so that it is an answer's time that must not be too long."""
     plainly: bool = False
     """Whether only the first target is meant, and only if nothing is the matter with it: the one step that a healthy day needs."""
 
@@ -151,6 +155,8 @@ class Ticket(NamedTuple):
     """Whether the provider's streams have been seen to end with a finish reason."""
     half_opens: bool = False
     """Whether this is the probe with which an open circuit became half-open."""
+    to_end: bool = False
+    """Whether only a stream's end tells how this probe went, as streams broke midway there."""
     passed: tuple[Refusal, ...] = ()
     """Who was asked before it, and refused."""
 
@@ -210,6 +216,8 @@ class Report(NamedTuple):
     """Whether a stream ended with a finish reason."""
     whole: bool = False
     """Whether the caller got a stream as one answer, so that its time to the end counts as an answer's."""
+    outrun: float | None = None
+    """Of a cancelled stream: the seconds it had been silent for when somebody asked later had begun to answer."""
 
 
 class Settled(NamedTuple):
@@ -258,6 +266,8 @@ class Look(NamedTuple):
     targets: tuple[Target, ...]
     stream: bool
     max_output: int | None
+    tail: float | None = None
+    """The quantile of the time to first token that is asked for."""
 
 
 class Leave(NamedTuple):
@@ -280,13 +290,15 @@ class Call(NamedTuple):
 class Race(NamedTuple):
     """Make attempts at once, for the first good answer.
 
-    Reply: `Raced`, as soon as one has answered, any but the first has failed, or none is left. The first runner is a probe, which may
-    hang: when the one beside it fails, somebody else may take that place.
+    Reply: `Raced`, as soon as one has answered, any but the first has failed, none is left, or `patience` is over. The first runner is a
+    probe, or late, and may hang: when the one beside it fails, somebody else may take that place.
     """
 
     calls: tuple[Call, ...]
     running: Any = None
     """A runner of an earlier race that goes on: it is then the first, and `calls` begin beside it."""
+    patience: float | None = None
+    """Seconds after which the reply comes in any case, even if nothing has happened."""
 
 
 class Detach(NamedTuple):
@@ -347,7 +359,9 @@ Plan = Generator[Effect, Any, Any]
 class Store(Protocol):
     """Where circuits, limits and latencies live. Every step is atomic."""
 
-    def look(self, targets: tuple[Target, ...], *, stream: bool, max_output: int | None) -> tuple[View, ...]:
+    def look(
+        self, targets: tuple[Target, ...], *, stream: bool, max_output: int | None, tail: float | None = None
+    ) -> tuple[View, ...]:
         """What is known of each target."""
 
     def admit(self, ask: Admit) -> Ticket | Queued | Refused:

@@ -28,7 +28,7 @@ class Attempt(NamedTuple):
 
     provider: str
     kind: str
-    """"ok", or the `ErrorKind` of the failure."""
+    """"ok", or the `ErrorKind` of the failure; "cancelled": another one had answered first."""
     seconds: float
     wait: float = 0.0
     """Seconds waited before it: backoff, Retry-After or a rate limit."""
@@ -78,6 +78,8 @@ class Decision(NamedTuple):
     tenant: str | None
     continued: int = 0
     """How often another provider (or the same one again) went on with what was shown already."""
+    hedged: bool = False
+    """Whether a second provider was asked beside a late one."""
 
 
 class Watching(NamedTuple):
@@ -109,7 +111,7 @@ class Attempted(NamedTuple):
 
     provider: str
     kind: str
-    """"ok", or the `ErrorKind`."""
+    """"ok", or the `ErrorKind`; "cancelled": another one had answered first."""
     seconds: float
     first_token: float | None
     usage: Usage | None
@@ -160,10 +162,14 @@ class RateLimited(NamedTuple):
 
 
 class Hedged(NamedTuple):
-    """A second request was sent beside a slow first one."""
+    """A second request was sent beside a late first one; told when it is known who was the first to say something."""
 
     provider: str
+    """Who was asked second."""
     beside: str
+    """Who was late."""
+    won: bool
+    """Whether the second was the first to answer."""
 
 
 class StreamInterrupted(NamedTuple):

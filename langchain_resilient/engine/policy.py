@@ -21,6 +21,7 @@ from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.classify import ErrorKind, Failure
 from langchain_resilient.engine.errors import OverloadedError, checked, is_number, require, unknown_name
 from langchain_resilient.engine.events import Observer, Usage
+from langchain_resilient.engine.hedge import Allowance, Hedge
 from langchain_resilient.engine.quota import FULL, LANES, Cost, Dimension, Lane, RateLimits, counts_tokens, dimensions
 from langchain_resilient.engine.routing import ROUTINGS, Routing, Standing
 
@@ -47,11 +48,15 @@ class Timeouts:
     """For an unstreamed answer. The default grows by a second for every 20 tokens allowed, to at most 600."""
     total: float = 600.0
     """The deadline of a request, over all attempts and waits; a stream that delivers is not cut by it."""
+    watch_calls: bool = False
+    """Whether unstreamed answers are streamed inside where the provider can, so that a hang is seen at the first-token and idle limits
+    instead of `response`. Default: False. One that breaks begins anew elsewhere, as nothing of it was shown."""
 
     def __post_init__(self) -> None:
         for name in ("connect", "first_token", "idle", "response", "total"):
             value = getattr(self, name)
             require(is_number(value, above=0), f"Timeouts.{name}", value, "use a number of seconds > 0")
+        require(isinstance(self.watch_calls, bool), "Timeouts.watch_calls", self.watch_calls, "use True or False")
 
 
 _DEFAULTS = Timeouts()
@@ -121,7 +126,7 @@ class Target:
     def standing(self) -> Standing:
         """What ranking needs of its settings."""
         price = self.price
-        return Standing(self.priority, self.weight, 0.0 if price is None else (price.input + price.output) / 2000)
+        return Standing(self.priority, self.weight, math.inf if price is None else (price.input + price.output) / 2000)
 
     @cached_property
     def first_token(self) -> float:
@@ -262,6 +267,10 @@ class Policy:
     gate: Gate = field(default_factory=Gate)
     clock: Clock = field(default_factory=SystemClock)
     rand: Callable[[], float] = random.random
+    hedge: Hedge | None = None
+    """When to ask a second provider beside a late one; None: never."""
+    allowance: Allowance | None = None
+    """The hedges that may be sent, where there is a `hedge`."""
     races: bool = True
     """Whether two providers may be asked at once (raced probes)."""
     on_interruption: Interruption = "continue"
@@ -274,6 +283,8 @@ class Policy:
     """The last request's first choice, for calls and for streams: what "latency" sticks to."""
 
     def __post_init__(self) -> None:
+        if self.hedge is not None and self.allowance is None:
+            object.__setattr__(self, "allowance", Allowance(self.hedge))
         require(bool(self.targets), "providers", list(self.targets), "name at least one provider")
         if self.routing not in ROUTINGS:
             raise unknown_name("routing", self.routing, ROUTINGS)

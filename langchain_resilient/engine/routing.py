@@ -6,7 +6,11 @@ the store, atomically, when the request is admitted. Randomness is a parameter.
 Theory: in every mode the healthy come first, then those too slow or *hot* (silent), then those that are blocked or open, which the
 store will refuse unless nothing else is left. Within that, "priority" keeps the given order; "latency" compares predicted latency times
 load with 10 % hysteresis, and from four candidates on takes the better of two random ones (Mitzenmacher's power of two choices): the
-single fastest would be chosen by everybody at once and stop being the fastest. "cost" asks the cheapest that is fast enough.
+single fastest would be chosen by everybody at once and stop being the fastest. "cost" asks the cheapest that is fast enough; those of
+unknown cost come after all whose cost is known, and equals keep the given order.
+
+One that nobody knows, or has heard of lately, is tried by one request at a time: all others take it for as fast as the others usually are,
+and fuller, until it has answered. Taken for instant by everybody, it would get every request until its first answer.
 """
 
 from __future__ import annotations
@@ -34,9 +38,13 @@ class View(NamedTuple):
     p50: float | None = None
     """Seconds: to first token for streams, else in total; None unless there are enough fresh samples to go by."""
     predicted: float | None = None
-    """Seconds to a whole answer."""
+    """Seconds to a whole answer; None: not known, or not any more."""
     load: float = 0.0
     """Requests in flight over the concurrency limit (or over 100 where there is none)."""
+    tail: float | None = None
+    """Seconds to first token at the quantile that was asked for; None unless there are enough fresh samples to go by."""
+    stalled: bool = False
+    """Whether several streams are later than that, and nobody was answered since the first of them began."""
     why: str = ""
     """Why it is not available."""
 
@@ -54,7 +62,7 @@ class Standing(NamedTuple):
     priority: int
     weight: float
     cost: float
-    """US dollars per 1000 tokens, 0 where unknown."""
+    """US dollars per 1000 tokens (≥ 0); `math.inf` where unknown."""
 
 
 CALM = View()
@@ -104,18 +112,27 @@ def _tier(view: View) -> int:
     return 2 if not view.available else 1 if view.hot or view.slow else 0
 
 
-def _score(view: View) -> float:
-    # One that has never answered is assumed instant: it is tried, and then it is known.
-    return (view.predicted or 0.0) * (1.0 + view.load)
+def _scores(views: Sequence[View]) -> list[float]:
+    """Per candidate the seconds to compare, lower is better."""
+    known = sorted([view.predicted for view in views if view.predicted is not None])
+    usual = known[len(known) // 2] if known else 1.0
+    scores = []
+    for view in views:
+        seconds = view.predicted
+        if seconds is None:
+            seconds = 0.0 if view.load == 0.0 else usual
+        scores.append(seconds * (1.0 + view.load))
+    return scores
 
 
 def _by_latency(order: list[int], views: Sequence[View], rand: Callable[[], float], last: int | None) -> list[int]:
-    by_score = sorted(order, key=lambda index: _score(views[index]))
+    scores = _scores(views)
+    by_score = sorted(order, key=scores.__getitem__)
     healthy = [index for index in by_score if _tier(views[index]) == 0]
     if len(healthy) >= MANY:
         first, second = _two_of(healthy, rand)
-        best = min(first, second, key=lambda index: _score(views[index]))
-    elif last in healthy and healthy and _score(views[healthy[0]]) > HYSTERESIS * _score(views[last]):
+        best = min(first, second, key=scores.__getitem__)
+    elif last in healthy and scores[healthy[0]] > HYSTERESIS * scores[last]:
         best = last
     else:
         return by_score

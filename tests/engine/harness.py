@@ -282,6 +282,8 @@ class TimedHands(Hands):
 
     def _race(self, race: Race) -> Raced:
         calls = self.world.runners(race)
+        if len(calls) == 1 and self.world.late(calls[0], race.patience):
+            return Raced((None,), Loser(calls[0]))
         if len(calls) == 1:
             return Raced((self._call(calls[0]),), None)
         first, second = self.world.order(calls)
@@ -319,6 +321,8 @@ class AsyncTimedHands(AsyncHands):
 
     async def _race(self, race: Race) -> Raced:
         calls = self.world.runners(race)
+        if len(calls) == 1 and self.world.late(calls[0], race.patience):
+            return Raced((None,), Loser(calls[0]))
         if len(calls) == 1:
             return Raced((await self._call(calls[0]),), None)
         first, second = self.world.order(calls)
@@ -459,6 +463,14 @@ class World:
     def _left(self, call: Call) -> float:
         name = call.ticket.target.name
         return min(self.upstream.peek(name).seconds, call.limit - self.upstream.skipped.get(name, 0.0))
+
+    def late(self, call: Call, patience: float | None) -> bool:
+        """Whether a runner has said nothing when the patience with it is over; that time has passed then."""
+        if patience is None or self._left(call) <= patience:
+            return False
+        self.clock.advance(patience)
+        self.passed(call, patience)
+        return True
 
     def passed(self, call: Call, seconds: float) -> None:
         """Count the time that a runner has had already."""

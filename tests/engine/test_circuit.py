@@ -448,9 +448,29 @@ def test_the_pause_is_no_longer_than_the_open_time():
     """With `recovery_timeout` below 5 s raced probes are spaced by it."""
     short = Circuit(recovery_timeout=1.0)
     state = enter(opened(short), T0 + 2 * S, attempt=1, lease=LEASE, spaced=True)
-    state = tell(state, "success", T0 + 2 * S, short, attempt=1)
+    state = tell(state, "neutral", T0 + 2 * S, short, attempt=1)
     assert place(state, T0 + 2 * S + S // 2, short, raced=True) == S // 2
     assert place(state, T0 + 3 * S, short, raced=True) == 0
+
+
+def test_after_a_success_the_next_probe_need_not_wait():
+    """One answer says that the provider is back: the pause was for those who hang."""
+    state = enter(opened(), T0, attempt=1, lease=LEASE, spaced=True)
+    assert place(state, T0 + S, raced=True) == 4 * S
+    assert place(tell(state, "success", T0 + S, attempt=1), T0 + S, raced=True) == 0
+
+
+@pytest.mark.parametrize(("history", "for_slowness"), [("s" * 10, True), ("f" * 5, False)])
+def test_what_a_circuit_opened_for(history, for_slowness):
+    """Whether for slow answers or for failures; a closed one has forgotten it."""
+    state = CircuitState()
+    for step in history:
+        state = tell(state, "failure" if step == "f" else "success", T0, slow=step == "s", attempt=1)
+    assert (state.phase, state.for_slowness) == ("open", for_slowness)
+    state = enter(state, T0 + 100 * S, attempt=1, lease=LEASE, spaced=False)
+    assert state.for_slowness == for_slowness
+    one = Circuit(half_open_max_calls=1)
+    assert not tell(state, "success", T0 + 100 * S, one, attempt=1).for_slowness
 
 
 def test_early_asks_an_open_circuit_before_its_time():

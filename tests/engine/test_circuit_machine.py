@@ -65,7 +65,8 @@ class NaiveCircuit:
             return True
         if self.phase == "open" and now < self.until and not early:
             return False
-        spaced = raced or (early and self.phase == "open")
+        healing = self.phase == "half_open" and self.successes() > 0
+        spaced = (raced and not healing) or (early and self.phase == "open")
         if spaced and self.last_spaced is not None and now < self.last_spaced + SPACING:
             return False
         return self.phase == "open" or len(self.holders(now)) < self.allowed()

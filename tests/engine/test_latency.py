@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from langchain_resilient.engine.latency import LogHistogram, RouteLatency, Silence, Summary, Timings
+from langchain_resilient.engine.latency import LogHistogram, RouteLatency, Silence, Summary, Timings, Trend
 
 T0 = 1000.0
 
@@ -183,80 +183,184 @@ def test_a_median_below_max_latency_is_not_slow():
     assert not unset.slowness.slow
 
 
-def slow_with_a_backlog():
-    """2000 slow answers within a minute, judged by the last only: slow, with no answer since."""
+@pytest.mark.parametrize(("slow", "found"), [(30, False), (31, True)])
+def test_the_last_sixty_answers_decide(slow, found):
+    """However fast the thousand before were: 31 slow answers of the last 60 are more than half, 30 are not."""
     timings = Timings()
-    now = answers(timings, 8.0, 2000, T0, every=0.025, max_latency=None)
+    now = answers(timings, 1.0, 1000, T0, every=0.01)
+    answers(timings, 8.0, slow, now, every=0.01)
+    assert timings.slowness.slow is found
+
+
+@pytest.mark.parametrize(("waiting", "found"), [(29, False), (30, True)])
+def test_those_who_have_waited_longer_count_as_slow_answers(waiting, found):
+    """Of 30 fast answers and a slow one, with 30 waiting beside them for more than 5 s: 31 of 61 are slow; with 29, 30 of 60 are not."""
+    timings = Timings()
+    answers(timings, 1.0, 30, T0)
+    for attempt in range(waiting):
+        timings.silence.begin(attempt, T0 + 4.0)
+    for attempt in range(100, 200):
+        timings.silence.begin(attempt, T0 + 5.0)  # these will have waited for 5 s, which is no more than allowed
+    answers(timings, 8.0, 1, T0 + 10.0)
+    assert timings.slowness.slow is found
+
+
+@pytest.mark.parametrize(("answered", "found"), [(4, False), (5, True)])
+def test_answers_and_those_who_wait_are_twenty_together(answered, found):
+    """Fifteen that have waited for too long and five slow answers are enough to judge by."""
+    timings = Timings()
+    for attempt in range(15):
+        timings.silence.begin(attempt, T0)
+    answers(timings, 8.0, answered, T0 + 10.0)
+    assert timings.slowness.slow is found
+
+
+def test_as_long_as_allowed_is_not_too_long():
+    """Sixty answers of exactly `max_latency` and a slower one are not slow."""
+    timings = Timings()
+    now = answers(timings, 5.0, 60, T0)
     answers(timings, 8.0, 1, now)
+    assert not timings.slowness.slow
+
+
+def test_a_fast_answer_makes_nobody_slow():
+    """Whoever waits: one that answers fast is judged by its next slow answer."""
+    timings = Timings()
+    for attempt in range(100):
+        timings.silence.begin(attempt, T0)
+    answers(timings, 1.0, 30, T0 + 20.0)
+    assert not timings.slowness.slow
+    answers(timings, 8.0, 1, T0 + 30.0)
     assert timings.slowness.slow
-    return timings, now
+
+
+def slow_one():
+    """Twenty slow answers, the last of which shows it; returns the time from which on calls count that began since."""
+    timings = Timings()
+    now = answers(timings, 8.0, 20, T0)
+    assert timings.slowness.slow
+    return timings, now + 10.0
+
+
+def looks(timings, *seconds, start, every=10.0):
+    """So many answers, and after each whether it is slow; returns the time after them, too."""
+    states = []
+    for number, value in enumerate(seconds):
+        timings.add(value, start + number * every, 5.0)
+        states.append(timings.slowness.slow)
+    return states, start + len(seconds) * every
 
 
 def test_it_returns_at_four_fifths_judged_by_new_samples():
-    """Between 0.8 and 1 of `max_latency` it stays slow; below it, three answers of the new median bring it back."""
-    timings, now = slow_with_a_backlog()
-    now = answers(timings, 4.5, 500, now)
-    answers(timings, 3.0, 3, now)
-    assert timings.slowness.slow
-    other, now = slow_with_a_backlog()
-    now = answers(other, 3.0, 2, now)
-    assert other.slowness.slow
-    answers(other, 3.0, 1, now)
-    assert not other.slowness.slow
+    """Between 0.8 and 1 of `max_latency` it stays slow; at 0.8 the third answer brings it back."""
+    timings, now = slow_one()
+    assert looks(timings, *[4.5] * 50, start=now)[0] == [True] * 50
+    timings, now = slow_one()
+    assert looks(timings, 4.0, 4.0, 3.9, start=now)[0] == [True, True, False]
 
 
 def test_slow_answers_do_not_bring_it_back():
-    """Three answers since are not enough by themselves: their median counts."""
-    timings = Timings()
-    now = answers(timings, 8.0, 20, T0)
-    now = answers(timings, 8.0, 10, now)
-    answers(timings, 1.0, 3, now)
-    assert timings.slowness.slow
+    """Three fast answers since are not enough by themselves: the median of all since counts."""
+    timings, now = slow_one()
+    assert all(looks(timings, *[8.0] * 10, 1.0, 1.0, 1.0, start=now, every=0.1)[0])
 
 
 def test_a_slow_provider_is_not_skipped_for_ever():
     """One request in 30 s explores it: the third fast answer in a row brings it back, though never three in a minute."""
-    timings, now = slow_with_a_backlog()
-    states = []
-    for exploration in range(1, 5):
-        timings.add(0.5, now + 30 * exploration, 5.0)
-        states.append(timings.slowness.slow)
-    assert states == [True, True, False, False]
+    timings, now = slow_one()
+    assert looks(timings, 0.5, 0.5, 0.5, 0.5, start=now + 30, every=30.0)[0] == [True, True, False, False]
 
 
 def test_explorations_of_the_slow_hour_are_outweighed():
     """After an hour of slow explorations the third fast one brings it back."""
     # Each 29 s all weights fall by 2^(−29/60) = 0.715: two fast ones weigh 1.715 against 1.795, three 2.227 against 1.284.
-    timings, now = slow_with_a_backlog()
-    now = answers(timings, 8.0, 120, now + 29, every=29.0)
-    now = answers(timings, 0.5, 2, now, every=29.0)
-    assert timings.slowness.slow
-    answers(timings, 0.5, 1, now, every=29.0)
-    assert not timings.slowness.slow
+    timings, now = slow_one()
+    states, _ = looks(timings, *[8.0] * 120, 0.5, 0.5, 0.5, start=now, every=29.0)
+    assert states == [True] * 122 + [False]
+
+
+def test_the_backlog_does_not_keep_it_out():
+    """Answers to calls that began before it was found slow say nothing new: a hundred of them don't outweigh three fast looks."""
+    timings = Timings()
+    now = answers(timings, 8.0, 20, T0)
+    now = answers(timings, 8.0, 100, now, every=0.05)  # begun up to 3 s before it
+    assert looks(timings, 0.5, 0.5, 0.5, start=now + 4, every=0.5)[0] == [True, True, False]
 
 
 def test_fast_answers_make_nobody_slow_again():
     """After its return, the backlog of old answers must not throw it out again while every new answer is fast."""
-    timings, now = slow_with_a_backlog()
-    now = answers(timings, 0.5, 3, now + 30, every=30.0)
-    assert not timings.slowness.slow
-    for number in range(100):
-        timings.add(0.5, now + number * 0.1, 5.0)
-        assert not timings.slowness.slow
+    timings, now = slow_one()
+    states, now = looks(timings, 0.5, 0.5, 0.5, start=now)
+    assert states[-1] is False
+    assert not any(looks(timings, *[0.5] * 10, start=now, every=0.1)[0])
     assert timings.p50(now + 10) == near(8.0)
 
 
 def test_a_second_brownout_is_judged_anew():
-    """Having come back, it is slow again when it is slow again, and must earn its three new answers again."""
-    timings, now = slow_with_a_backlog()
-    now = answers(timings, 0.5, 3, now)
-    assert not timings.slowness.slow
-    now = answers(timings, 8.0, 1, now)
-    states = []
-    for _ in range(3):
-        now = answers(timings, 0.5, 1, now)
-        states.append(timings.slowness.slow)
-    assert states == [True, True, False]
+    """Having come back, it takes twenty answers to be slow again, and then three new ones to come back again."""
+    timings, now = slow_one()
+    now = looks(timings, 0.5, 0.5, 0.5, start=now)[1]
+    states, now = looks(timings, *[8.0] * 20, start=now, every=0.1)
+    assert states == [False] * 19 + [True]
+    assert looks(timings, 0.5, 0.5, 0.5, start=now + 10)[0] == [True, True, False]
+
+
+def test_what_brought_it_back_once_does_not_count_the_second_time():
+    """The fast looks of the first slowdown are forgotten: of two slow and one fast since the second began, the median is slow."""
+    timings, now = slow_one()
+    now = looks(timings, *[0.5] * 3, start=now)[1]
+    now = looks(timings, *[8.0] * 20, start=now, every=0.1)[1]
+    assert looks(timings, 8.0, 8.0, 0.5, 0.5, start=now + 10, every=0.1)[0] == [True, True, True, False]
+
+
+# --------------------------------------------------------------------------------------------------------------- trend
+
+
+def trend(*samples, now=T0, crowd=1.0):
+    """A trend with these samples, all at one time and in one crowd."""
+    made = Trend()
+    for value in samples:
+        made.add(value, crowd, now)
+    return made
+
+
+def test_without_samples_there_is_no_trend():
+    """None before anything is known, in whatever crowd."""
+    assert Trend().at(1) is None
+
+
+def test_a_trend_is_a_geometric_mean():
+    """Of 1 and 4 s it is 2 s: a straggler ten times as long moves it as little as a fast one moves it back."""
+    assert trend(1.0, 4.0).at(1) == pytest.approx(2.0)
+    assert trend(0.1, 1.0, 10.0).at(1) == pytest.approx(1.0)
+
+
+def test_a_trend_forgets_by_count():
+    """From the 50th on each sample counts for 1/50: after 50 of 8 s it is 8^(1 − 0.98^50) = 8^0.636 = 3.75 s."""
+    made = trend(*[1.0] * 50)
+    for _ in range(50):
+        made.add(8.0, 1.0, T0)
+    assert made.at(1) == pytest.approx(3.75, rel=0.005)
+
+
+@pytest.mark.parametrize(("pause", "seconds"), [(0.0, 1.028), (15.0, 2.0), (30.0, 2.828), (3600.0, 2.828)])
+def test_a_trend_forgets_by_time(pause, seconds):
+    """After 50 of 1 s one of 4 s counts 1/50 at once, half after 15 s, and three quarters from 30 s on: 4^0.02, 4^0.5, 4^0.75."""
+    made = trend(*[1.0] * 50)
+    made.add(4.0, 1.0, T0 + pause)
+    assert made.at(1) == pytest.approx(seconds, rel=0.001)
+
+
+@pytest.mark.parametrize(("crowd", "seconds"), [(10, 2.0), (20, 4.0), (40, 8.0), (2.5, 1.0)])
+def test_a_trend_grows_with_the_crowd(crowd, seconds):
+    """Measured at 2 s among 10: in proportion beyond that, and by the root below, as nobody knows how much was the crowd's doing."""
+    assert trend(2.0, 2.0, crowd=10.0).at(crowd) == pytest.approx(seconds)
+
+
+def test_nobody_is_less_than_one():
+    """A call is always in flight itself, and takes more than nothing."""
+    assert trend(2.0, crowd=0.0).at(2) == pytest.approx(4.0)
+    assert trend(0.0).at(1) == pytest.approx(1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------------- timings
@@ -289,13 +393,13 @@ def test_early_answers_are_seen_at_once():
     [
         ([], 6.0),  # half of the limit of 12 s
         ([1.0] * 19, 6.0),
-        ([1.0] * 20, 3.0),  # 3 · p95
+        ([1.0] * 20, 2.0),  # 2 · p95
         ([0.05] * 20, 0.5),  # never below half a second
-        ([1.0] * 18 + [2.0] * 2, 6.0),  # p95 is 2 s
+        ([1.0] * 18 + [2.0] * 2, 4.0),  # p95 is 2 s
     ],
 )
 def test_when_silence_becomes_suspicious(samples, age):
-    """Older than `max(0.5 s, 3·p95)`; with under 20 samples, half of its own limit."""
+    """Older than `max(0.5 s, 2·p95)`; with under 20 samples, half of its own limit."""
     timings = Timings()
     for seconds in samples:
         timings.add(seconds, T0, None)
@@ -326,6 +430,15 @@ def test_a_fifth_of_those_in_flight(young, hot):
     """Three suspicious calls of 15 are a fifth; of 16 they are not."""
     silence = silent(T0, T0, T0, *[T0 + 1] * young)
     assert silence.hot(T0 + 1.5, 1.0) is hot
+
+
+def test_what_was_on_its_way_when_a_route_broke_proves_nothing():
+    """An answer clears those that began before its own call, and not those that began after: they may have met a black hole."""
+    silence = silent(T0, T0 + 0.5, T0 + 0.6, T0 + 0.7)
+    silence.end(0, T0 + 1.6, answered=True)
+    assert silence.hot(T0 + 1.8, 1.0)
+    silence.end(1, T0 + 1.8, answered=True)
+    assert not silence.hot(T0 + 60, 1.0)
 
 
 def test_it_ends_at_the_first_answer():
@@ -384,6 +497,68 @@ def test_nobody_is_forgotten_before_an_hour():
     assert len(silence) == 2
 
 
+# --------------------------------------------------------------------------------------------------------------- crowd
+
+
+def test_the_crowd_is_a_mean_over_a_calls_life():
+    """Alone for 5 s and with another for 5 s: 1.5; the other, with the first for 5 of its 15 s: 1.33."""
+    silence = Silence()
+    silence.begin(1, T0)
+    silence.begin(2, T0 + 5)
+    silence.end(1, T0 + 10, answered=True)
+    assert silence.crowd == pytest.approx(1.5)
+    silence.end(2, T0 + 20, answered=True)
+    assert silence.crowd == pytest.approx(4 / 3)
+
+
+def test_a_stream_is_in_flight_to_its_end():
+    """Having spoken it is not silent any more, but counts until it ends; an unstreamed call ends with its answer."""
+    streams, calls = Silence(speaks=True), Silence()
+    for silence in (streams, calls):
+        silence.begin(1, T0)
+        silence.end(1, T0 + 1, answered=True)
+        assert len(silence) == 0
+    assert (streams.in_flight, calls.in_flight) == (1, 0)
+    streams.begin(2, T0 + 1)
+    streams.end(1, T0 + 5, answered=True)
+    assert (streams.in_flight, streams.crowd) == (1, 2.0)
+    assert not streams._began.keys() - {2}
+
+
+@pytest.mark.parametrize("ending", [{"answered": False}, {"answered": True, "over": True}])
+def test_a_stream_that_never_spoke_is_gone_at_once(ending):
+    """A failure, or an end that is told without a first content, leaves nothing in flight."""
+    streams = Silence(speaks=True)
+    streams.begin(1, T0)
+    streams.end(1, T0 + 1, **ending)
+    assert (streams.in_flight, streams._began) == (0, {})
+
+
+def test_streams_that_are_lost_are_forgotten():
+    """One that spoke and never ended fills nobody for longer than an hour."""
+    streams = Silence(speaks=True)
+    streams.begin(1, T0)
+    streams.end(1, T0 + 1, answered=True)
+    streams.begin(2, T0 + 3601)
+    assert streams.in_flight == 2
+    streams.begin(3, T0 + 3602)
+    assert (streams.in_flight, set(streams._began)) == (2, {2, 3})
+
+
+def test_ages_tell_of_a_late_answer_before_it_comes():
+    """Of six silent calls begun a second apart the fourth is 3 s old when the last is 1: 6 s, twice the median; five are too few."""
+    silence = silent(T0, T0 + 1, T0 + 2, T0 + 3, T0 + 4, T0 + 5)
+    assert silence.usual_wait(T0 + 6) == pytest.approx(6.0)
+    silence.end(0, T0 + 6, answered=False)
+    assert silence.usual_wait(T0 + 6) == 0.0
+
+
+def test_how_many_are_older():
+    """Only those that have waited for longer than so many seconds."""
+    silence = silent(T0, T0 + 1, T0 + 2)
+    assert [silence.older(T0 + 5, seconds) for seconds in (6.0, 5.0, 4.5, 3.5, 0.0)] == [0, 0, 1, 2, 3]
+
+
 def silent_route(calls, streams, seconds):
     """A route whose calls (and first tokens) took so long, twenty of each, with some of each in flight since `T0`."""
     route = RouteLatency()
@@ -397,11 +572,11 @@ def silent_route(calls, streams, seconds):
 
 @pytest.mark.parametrize(("calls", "streams", "hot"), [(3, 0, True), (0, 3, True), (2, 2, False), (0, 0, False)])
 def test_a_route_is_hot_by_its_calls_or_its_streams(calls, streams, hot):
-    """Each kind is judged by its own, at 3 · p95 = 3 s; two of one and two of the other are not three."""
+    """Each kind is judged by its own, at 2 · p95 = 2 s; two of one and two of the other are not three."""
     route = silent_route(calls, streams, 1.0)
     assert route.in_flight == calls + streams
-    assert route.hot(T0 + 3.1, call_limit=60.0, first_token_limit=12.0) is hot
-    assert not route.hot(T0 + 2.9, call_limit=60.0, first_token_limit=12.0)
+    assert route.hot(T0 + 2.1, call_limit=60.0, first_token_limit=12.0) is hot
+    assert not route.hot(T0 + 1.9, call_limit=60.0, first_token_limit=12.0)
 
 
 def test_before_twenty_answers_each_kind_has_half_of_its_own_limit():
@@ -522,3 +697,100 @@ def test_token_paces_below_a_millisecond_are_told_apart():
     route = RouteLatency()
     route.inter_token.add(0.00005, T0)
     assert route.inter_token.quantile(0.5, T0) == near(0.00005)
+
+
+# ---------------------------------------------------------------------------------------------- prediction in the crowd
+
+
+def known_route(at=T0):
+    """A route whose only stream took 0.5 s to its first of 100 tokens, alone, and then 0.02 s a token: 2.5 s in all; heard at `at`."""
+    route = RouteLatency()
+    streams = route.silence(stream=True)
+    streams.begin(0, at - 2.48)
+    streams.end(0, at - 1.98, answered=True)
+    route.streams.add(0.5, at - 1.98, None)
+    streams.end(0, at, answered=True)
+    route.output.add(100, at)
+    route.inter_token.add(0.02, at)
+    route.streams.add(0.5, at, None)
+    return route
+
+
+def predicted(route, now):
+    """Seconds to a whole stream."""
+    return route.predicted(now, stream=True, max_output=None)
+
+
+def test_prediction_grows_with_those_in_flight():
+    """Measured alone: with three in flight, silent or speaking, a fourth makes it four times 2.5 s."""
+    route = known_route()
+    assert predicted(route, T0) == pytest.approx(2.5, rel=0.02)
+    for attempt in (1, 2, 3):
+        route.silent_streams.begin(attempt, T0)
+    assert predicted(route, T0) == pytest.approx(10.0, rel=0.02)
+    route.silent_streams.end(1, T0, answered=True)
+    route.silent_calls.begin(4, T0)
+    route.silent_calls.end(4, T0, answered=True)
+    assert predicted(route, T0) == pytest.approx(10.0, rel=0.02)
+
+
+def test_concurrency_is_learned():
+    """Streams that took as long among four of them as alone prove that four fit: prediction does not grow up to there."""
+    route = known_route()
+    for stream in range(200):
+        streams = route.silence(stream=True)
+        for attempt in range(4):
+            streams.begin(attempt, T0 + stream)
+        for attempt in range(4):
+            streams.end(attempt, T0 + stream + 0.5, answered=True)
+            route.streams.add(0.5, T0 + stream + 0.5, None)
+        for attempt in range(4):
+            streams.end(attempt, T0 + stream + 1.0, answered=True)
+            route.inter_token.add(0.02, T0 + stream + 1.0)
+    for attempt in range(3):
+        route.silent_streams.begin(attempt, T0 + 201)
+    assert predicted(route, T0 + 201) == pytest.approx(2.5, rel=0.03)
+    for attempt in range(3, 7):
+        route.silent_streams.begin(attempt, T0 + 201)
+    assert predicted(route, T0 + 201) == pytest.approx(5.0, rel=0.03)
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(2.5, 17.5), (2.7, 27.0), (6.0, 60.0)])
+def test_late_first_tokens_slow_the_whole_prediction(age, seconds):
+    """Six silent streams and one more: 7 · 2.5 s. If they wait for 2 · age where 7 · 0.5 s is usual, that much longer, from half on."""
+    route = known_route()
+    for attempt in range(6):
+        route.silent_streams.begin(attempt, T0)
+    assert predicted(route, T0 + age) == pytest.approx(seconds, rel=0.03)
+
+
+def test_what_was_not_heard_of_lately_is_unknown_to_one_request():
+    """After 30 s without an answer the next request looks; while it waits, what was known before counts: 2.5 s, twice as many."""
+    route = known_route()
+    assert predicted(route, T0 + 30) == pytest.approx(2.5, rel=0.02)
+    assert predicted(route, T0 + 30.1) is None
+    route.silent_streams.begin(1, T0 + 31)
+    assert predicted(route, T0 + 31.1) == pytest.approx(5.0, rel=0.02)
+    route.silent_streams.end(1, T0 + 31.5, answered=True)
+    route.streams.add(0.5, T0 + 31.5, None)
+    assert predicted(route, T0 + 32) == pytest.approx(5.0, rel=0.02)
+
+
+def test_a_new_count_of_what_is_in_flight():
+    """A forked process begins with nothing in flight, and counts its own streams to their ends."""
+    route = known_route()
+    route.silent_streams.begin(1, T0)
+    route.silent_calls, route.silent_streams = Silence(), Silence()
+    assert (route.in_flight, route.silence(stream=True) is route.silent_streams) == (0, True)
+    route.silent_streams.begin(2, T0)
+    route.silent_streams.end(2, T0, answered=True)
+    assert route.in_flight == 1
+
+
+def test_long_answers_are_reckoned_with():
+    """Of answers of 10, 20 … 100 tokens the p75 is 80: 0.5 + 80 · 0.02 = 2.1 s."""
+    route = known_route()
+    route.output = Summary(LogHistogram(lowest=1.0, highest=10_000_000.0))
+    for tokens in range(10, 110, 10):
+        route.output.add(tokens, T0)
+    assert predicted(route, T0) == pytest.approx(2.1, rel=0.02)

@@ -1,11 +1,15 @@
-"""In which order the providers are asked; randomness is a parameter."""
+"""In which order the providers are asked; randomness is a parameter. At the end, the four modes on a store that learns."""
 
+import math
+import random
 from collections import Counter
 from itertools import product
 
 import pytest
 
+from langchain_resilient.engine.policy import Price
 from langchain_resilient.engine.routing import CALM, ROUTINGS, Standing, View, rank
+from tests.engine.harness import Chunk, Step, World, target
 
 PLAIN = [Standing(priority, 1.0, 0.0) for priority in range(5)]
 
@@ -78,6 +82,20 @@ def test_the_cheapest_that_is_fast_enough():
     assert order([CALM, CALM, CALM, View(slow=True)], "cost", standings) == (1, 0, 2, 3)
 
 
+def test_an_unknown_cost_is_not_a_low_one():
+    """Whose cost nobody stated is asked after all whose cost is known, free ones included; if none is known, as given."""
+    standings = [Standing(0, 1.0, math.inf), Standing(1, 1.0, 5.0), Standing(2, 1.0, 0.0), Standing(3, 1.0, math.inf)]
+    assert order([CALM] * 4, "cost", standings) == (2, 1, 0, 3)
+    assert order([CALM] * 2, "cost", [standings[0], standings[3]]) == (0, 1)
+
+
+def test_the_cheapest_first_even_among_the_slow():
+    """If nobody meets `max_latency` the cheapest is asked: it ranks, it refuses nobody."""
+    standings = [Standing(0, 1.0, 0.03), Standing(1, 1.0, 0.01)]
+    assert order([View(slow=True)] * 2, "cost", standings) == (1, 0)
+    assert order([View(available=False), View(slow=True)], "cost", standings) == (1, 0)
+
+
 # ------------------------------------------------------------------------------------------------------------- latency
 
 
@@ -95,6 +113,18 @@ def test_load_counts():
 def test_one_that_never_answered_is_tried():
     """Unknown is taken for instant, so that it becomes known."""
     assert order(predicted(1.0, None), "latency") == (1, 0)
+
+
+def test_an_unknown_one_is_tried_by_one_request_at_a_time():
+    """While somebody tries it, the others take it for as fast as the middle one (2 s) and fuller: 2.02 s."""
+    views = [View(predicted=3.0), View(load=0.01), View(predicted=2.0), View(predicted=1.0, hot=True)]
+    assert order(views, "latency") == (2, 1, 0, 3)
+
+
+def test_of_those_nobody_knows_the_emptiest_is_tried():
+    """At the start requests spread by how many are in flight, or the first would get all of them until its first answer."""
+    assert order([View(load=0.02), View(load=0.01), View(load=0.03)], "latency") == (1, 0, 2)
+    assert order([View(load=0.01), View(), View()], "latency") == (1, 2, 0)
 
 
 @pytest.mark.parametrize(("other", "first"), [(0.95, 0), (0.901, 0), (0.9, 1), (0.5, 1), (1.5, 0)])
@@ -155,6 +185,15 @@ def test_two_choices_are_made_among_the_healthy():
         assert order(views, "latency", rand=taking(*pair))[-1] == 0
 
 
+def test_the_two_are_drawn_from_the_healthy_alone():
+    """One sick among five takes no draw from the four healthy: all 4 · 3 draws, and the fastest still wins 6 of 12, not 4 of them."""
+    for sick in (View(predicted=0.1, hot=True), View(predicted=9.0, available=False)):
+        views = [sick, *predicted(1.0, 2.0, 3.0, 4.0)]
+        draws = product([0.1, 0.3, 0.6, 0.9], [0.1, 0.5, 0.9])
+        firsts = Counter(order(views, "latency", rand=taking(*pair))[0] for pair in draws)
+        assert firsts == {1: 6, 2: 4, 3: 2}
+
+
 def test_load_decides_between_the_two():
     """The faster one at full load loses against a slower idle one."""
     views = [View(predicted=1.0, load=1.0), View(predicted=1.5), *predicted(9.0, 9.0)]
@@ -183,3 +222,107 @@ def test_a_weight_of_nothing_is_a_reserve():
     """Weight 0 is asked only after all others, even if those drew 0."""
     standings = [Standing(0, 0.0, 0.0), Standing(1, 1.0, 0.0)]
     assert order([CALM] * 2, "weighted", standings, taking(0.0)) == (1, 0)
+
+
+def shares(weights, views, draws=10_000):
+    """How often each is asked first, in 10,000 draws of one seed."""
+    standings = [Standing(number, weight, 0.0) for number, weight in enumerate(weights)]
+    source = random.Random(7)
+    firsts = Counter(order(views, "weighted", standings, source.random)[0] for _ in range(draws))
+    return [firsts[number] / draws for number in range(len(weights))]
+
+
+def test_shares_over_ten_thousand_draws():
+    """Weights 5, 3, 2 and 0 are shares of 50, 30, 20 and 0 %, within three standard deviations (1.5 %)."""
+    assert shares([5.0, 3.0, 2.0, 0.0], [CALM] * 4) == pytest.approx([0.5, 0.3, 0.2, 0.0], abs=0.015)
+
+
+@pytest.mark.parametrize("unwell", [View(available=False), View(hot=True), View(slow=True)])
+def test_the_share_of_a_failing_one_goes_to_the_others(unwell):
+    """Of 5, 3 and 2 the first fails: 3 and 2 share in proportion, 60 and 40 %; the reserve of weight 0 still gets nothing."""
+    assert shares([5.0, 3.0, 2.0, 0.0], [unwell, CALM, CALM, CALM]) == pytest.approx([0, 0.6, 0.4, 0], abs=0.015)
+    assert shares([5.0, 0.0], [unwell, CALM]) == [0.0, 1.0]
+
+
+# ---------------------------------------------------------------------------------------------------------- on a store
+
+
+def late(seconds, count=1):
+    """Streams whose first content takes so long."""
+    return [Step((Chunk("x"), Chunk(finish="stop")), seconds)] * count
+
+
+def streamed(world, count=1):
+    """Put so many streams one after the other; returns who was asked, but for those that raced."""
+    before = len(world.asked)
+    for _ in range(count):
+        assert world.ask(stream=True).error is None
+    return world.asked[before:]
+
+
+def test_max_latency_is_held_against_first_tokens_of_streams():
+    """Twenty streams whose first content took 2.5 s, within a minute, against 2 s: the 21st asks the other first; whole answers don't."""
+    script = [*late(2.5, 20), "from a"]
+    world = World("sync", {"a": script, "b": ["from b"]}, [target("a", max_latency=2.0), target("b")], races=False)
+    assert streamed(world, 20) == ["a"] * 20
+    assert streamed(world) == ["b"]
+    assert world.ask().text == "from a"
+
+
+def test_twenty_samples_in_a_minute_are_needed():
+    """Nineteen say nothing yet, nor do any number that come too seldom: every 4 s there are 15 in a minute."""
+    world = World("sync", {"a": late(2.5), "b": ["from b"]}, [target("a", max_latency=2.0), target("b")])
+    assert streamed(world, 20) == ["a"] * 20
+    seldom = World("sync", {"a": late(4.0), "b": ["from b"]}, [target("a", max_latency=2.0), target("b")])
+    assert streamed(seldom, 100) == ["a"] * 100
+
+
+def test_a_slow_one_returns_at_four_fifths_and_is_looked_at_once_in_thirty_seconds():
+    """Looks that take 1.7 s (of 2) leave it out, half a minute apart; at 1.5 s they follow one another and bring it back."""
+    # The harness counts a losing probe from when the race was won, half a second in.
+    script = [*late(2.5, 20), *late(0.5 + 1.7, 3), *late(0.5 + 1.5, 9)]
+    world = World("sync", {"a": script, "b": late(0.5)}, [target("a", max_latency=2.0), target("b")])
+    streamed(world, 20)
+
+    def look():
+        """One request that looks, its user answered by the other, and three that don't; then half a minute."""
+        races = world.seen.count("Race")
+        assert world.ask(stream=True).decision.provider == "b"
+        world.land()
+        assert streamed(world, 3) == (["a"] if not world.status("a")["slow"] else ["b"]) * 3
+        assert world.seen.count("Race") == races + 1
+        world.clock.advance(30.0)
+        return world.status("a")["slow"]
+
+    assert [look() for _ in range(3)] == [True] * 3
+    # At 1.5 s the next look need not wait. The three slow ones weigh 0.35 + 0.5 + 0.71 = 1.56 by now, so two fast ones outweigh them.
+    looks = 0
+    while world.status("a")["slow"]:
+        world.ask(stream=True)
+        world.land()
+        looks += 1
+    assert looks == 2
+    assert streamed(world) == ["a"]
+
+
+def test_the_cheapest_is_asked_until_it_is_too_slow():
+    """In "cost" the order is by price; one that is slower than its `max_latency` comes after those that are not."""
+    cheap, dear = Price(1.0, 1.0), Price(3.0, 3.0)
+    targets = [target("dear", price=dear), target("cheap", price=cheap, max_latency=2.0)]
+    scripts = {"dear": late(0.5), "cheap": late(2.5)}
+    world = World("sync", scripts, targets, routing="cost", races=False)
+    assert streamed(world, 21) == ["cheap"] * 20 + ["dear"]
+
+
+def test_equal_costs_keep_the_given_order():
+    """Ties are settled by priority."""
+    price = Price(1.0, 1.0)
+    targets = [target("b", price=price), target("a", price=price)]
+    assert streamed(World("sync", {"a": late(0.1), "b": late(0.1)}, targets, routing="cost"), 3) == ["b"] * 3
+
+
+def test_the_fastest_is_found_and_kept():
+    """In "latency" each is tried once, and then the fastest is asked: the others look again after half a minute without an answer."""
+    world = World("sync", {"a": late(3.0), "b": late(1.0), "c": late(2.0)}, routing="latency")
+    assert streamed(world, 3) == ["a", "b", "c"]
+    assert streamed(world, 20) == ["b"] * 20

@@ -218,7 +218,9 @@ class AsyncHands:
         pending = set(tasks)
         try:
             while pending:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                done, pending = await asyncio.wait(pending, timeout=race.patience, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
                 if any(isinstance(task.result(), Answered) or task is not tasks[0] for task in done):
                     break
         except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Callable, Generator
@@ -241,9 +242,13 @@ class Hands:
         runners += [self._begin(call, ends.put) for call in race.calls]
         # What ends after its limit has failed already, and its stream is closed: only the first fate counts.
         fates: dict[Running, Answered | Failed] = {runner: runner.fate for runner in runners if runner.fate is not None}
+        patience = math.inf if race.patience is None else self.clock.now() + race.patience
         try:
             while len(fates) < len(runners) and not _decided(runners, fates):
-                ended, fate = self._next_end(ends, [runner for runner in runners if runner not in fates])
+                waiting = [runner for runner in runners if runner not in fates]
+                if (end := self._next_end(ends, waiting, patience)) is None:
+                    break
+                ended, fate = end
                 if ended not in fates and ended.raised is not None:
                     raise ended.raised
                 fates.setdefault(ended, fate)
@@ -254,10 +259,12 @@ class Hands:
         running = next((runner for runner in runners if runner not in fates), None)
         return Raced(tuple([fates.get(runner) for runner in runners]), running)
 
-    def _next_end(self, ends: queue.SimpleQueue[Running], waiting: list[Running]) -> tuple[Running, Answered | Failed]:
-        """Whoever answers, fails or is out of time next."""
+    def _next_end(
+        self, ends: queue.SimpleQueue[Running], waiting: list[Running], patience: float
+    ) -> tuple[Running, Answered | Failed] | None:
+        """Whoever answers, fails or is out of time next; None if nobody does before `patience` is over."""
         soonest = min(waiting, key=lambda running: running.until)
-        while (left := soonest.until - self.clock.now()) > 0:
+        while (left := min(soonest.until, patience) - self.clock.now()) > 0:
             try:
                 ended = ends.get(timeout=min(left, RENEW_EVERY))
             except queue.Empty:
@@ -265,4 +272,6 @@ class Hands:
                     self._renew(running)
             else:
                 return ended, ended.fate or self._out_of_time(ended)
+        if patience < soonest.until and soonest.fate is None:
+            return None
         return soonest, soonest.fate or self._out_of_time(soonest)

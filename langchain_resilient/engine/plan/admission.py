@@ -42,14 +42,21 @@ def _ranked(journey: Journey) -> Generator[Any, Any, Target | None]:
 
 def look(journey: Journey) -> Generator[Any, Any, tuple[View, ...]]:
     """View all candidates, and keep the views."""
-    targets, request = journey.policy.targets, journey.request
-    views: tuple[View, ...] = yield Look(targets, request.stream, request.max_output)
+    targets, request, hedge = journey.policy.targets, journey.request, journey.policy.hedge
+    tail = None if hedge is None else hedge.quantile
+    views: tuple[View, ...] = yield Look(targets, request.stream and not request.whole, request.max_output, tail)
     journey.views = {target.name: view for target, view in zip(targets, views, strict=True)}
     return views
 
 
 def admit(
-    journey: Journey, pool: tuple[Target, ...], *, pays: bool = False, waits: bool = True, explore: Target | None = None
+    journey: Journey,
+    pool: tuple[Target, ...],
+    *,
+    pays: bool = False,
+    waits: bool = True,
+    explore: Target | None = None,
+    spare: bool = False,
 ) -> Generator[Any, Any, Ticket | Refused]:
     """Ask for a place at one of `pool`, standing in a line where that helps and fits the deadline."""
     policy, request = journey.policy, journey.request
@@ -66,7 +73,8 @@ def admit(
                 return Refused(late)
         ask = Admit(
             attempt, fitting, request.stream, request.lane, journey.tokens(), request.max_output, pays,
-            journey.left() if waits else 0.0, policy.races and several, several and pool is journey.order, explore,
+            journey.left() if waits else 0.0, policy.races and several, several and pool is journey.order, explore, spare,
+            whole=request.whole,
         )  # fmt: skip
         reply: Ticket | Queued | Refused = yield ask
         if isinstance(reply, Ticket):
@@ -120,7 +128,8 @@ def plain_ask(journey: Journey) -> Admit:
     """What a healthy day needs: the first provider, if nothing is the matter with it."""
     request, policy = journey.request, journey.policy
     return Admit(
-        next(NUMBERS), policy.targets, request.stream, request.lane, journey.tokens(), request.max_output, plainly=True
+        next(NUMBERS), policy.targets, request.stream, request.lane, journey.tokens(), request.max_output,
+        whole=request.whole, plainly=True,
     )  # fmt: skip
 
 

@@ -91,6 +91,7 @@ class Journey:
     """What was shown of a stream that broke, for another to go on with."""
     continued = 0
     """How often that was done."""
+    hedged = False
     value: Any = None
     """A whole answer that came as a stream."""
     usage: Usage | None = None
@@ -121,6 +122,8 @@ class Journey:
         """Whose stream was told last."""
         self.shown: list[Any] = []
         """The chunks that the caller has seen."""
+        self.sent: dict[int, float] = {}
+        """When each attempt was made."""
         self.begun: dict[int, Begun] = {}
         """How an attempt was told to go on with what was shown."""
         self.loose: list[Any] = []
@@ -159,10 +162,17 @@ class Journey:
         stream = request.stream and request.upstream.streams(target)
         limit = target.time_limit(request.max_output, stream=stream)
         begun = self._begin(ticket)
-        left = self.left()
+        now = self.sent[ticket.attempt] = self.policy.clock.now()
+        left = self.until - now
         if left < limit:
             return Call(ticket, max(left, 0.0), "deadline", begun)
         return Call(ticket, limit, "first_token" if stream else "response", begun)
+
+    def may_hedge(self, ticket: Ticket) -> bool:
+        """Whether somebody else may be asked beside this attempt, if it is late: not beside one that is raced or looked at already."""
+        policy, request = self.policy, self.request
+        several = len(policy.targets) > 1 and self.attempts_left() > 1
+        return policy.hedge is not None and several and not ticket.probe and request.upstream.streams(ticket.target)
 
     def _begin(self, ticket: Ticket) -> Begun | None:
         """How the provider is told to go on with what was shown, if a word of it was."""
@@ -226,11 +236,13 @@ class Journey:
         )
         self.waited = 0.0
 
-    def mend(self, ticket: Ticket, kind: str, failure: Failure) -> None:
+    def mend(self, ticket: Ticket, kind: str, failure: Failure, seconds: float) -> None:
         """Correct an attempt's end: its stream broke after its first content had come."""
         name = ticket.target.name
         last = max(place for place, attempt in enumerate(self.attempts) if attempt.provider == name)
-        mended = self.attempts[last]._replace(kind=str(kind), limit=failure.limit, status=failure.status)
+        mended = self.attempts[last]._replace(
+            kind=str(kind), seconds=seconds, limit=failure.limit, status=failure.status
+        )
         self.attempts[last] = mended
 
     def failed_at(self, target: Target, error: Exception, failure: Failure, settled: Settled) -> None:
@@ -248,6 +260,11 @@ class Journey:
             return
         self.usage = usage if self.usage is None else self.usage.plus(usage)
         self.cost = None if self.cost is None or target.price is None else self.cost + target.price.of(usage)
+
+    def cancelled(self, ticket: Ticket, seconds: float) -> None:
+        """Remember and tell that an attempt was cancelled, as another one had answered."""
+        self.note(ticket, ErrorKind.CANCELLED, seconds)
+        self.policy.observe(Attempted(ticket.target.name, str(ErrorKind.CANCELLED), seconds, None, None, ticket.probe))
 
     def answered(self, ticket: Ticket, seconds: float, first_token: float | None, usage: Usage | None) -> None:
         """Remember and tell that an attempt answered."""
@@ -274,7 +291,7 @@ class Journey:
             request.id, None if provider is None else provider.name, self.preferred.name, outcome,
             self.policy.clock.now() - self.started, self.first_token, tuple(self.attempts), self._not_tried(),
             self.phase, provider is not None and provider.name != self.preferred.name, self.usage,
-            None if self.usage is None else self.cost, request.stream, request.lane, request.tenant, self.continued,
+            None if self.usage is None else self.cost, request.stream, request.lane, request.tenant, self.continued, self.hedged,
         )  # fmt: skip
         self.policy.observe(Decided(decision))
         if request.told is not None:

@@ -24,7 +24,7 @@ from langchain_resilient.engine.effects import Abandon, Answered, End, Failed, P
 from langchain_resilient.engine.errors import AttemptError, TruncatedStreamError
 from langchain_resilient.engine.events import Attempted, Continued, StreamInterrupted, Usage
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
-from langchain_resilient.engine.plan.telling import Joint, Kept, Telling, Whole
+from langchain_resilient.engine.plan.telling import Joint, Kept, Telling, Unheard, Whole
 
 CUT = frozenset({ErrorKind.SERVER_ERROR, ErrorKind.OVERLOADED, ErrorKind.UNKNOWN, ErrorKind.TIMEOUT})
 """Kinds of failure that are all one to a stream that had begun: it was cut, and that is what the circuit has to know."""
@@ -133,23 +133,49 @@ def _show(journey: Journey, told: Callable[..., Iterable[Any]], *chunk: Any) -> 
     return None
 
 
-def _ended(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen) -> Plan:
-    policy, request = journey.policy, journey.request
+def hear_out(journey: Journey, ticket: Ticket, answered: Answered) -> Plan:
+    """Read the stream of a losing probe to its end: where streams broke midway, only that tells whether they still do."""
+    stream, seen = answered.value, Seen(journey.request.upstream, answered.seconds)
+    failed = yield from _to_its_end(journey, ticket, stream, seen, Unheard())
+    if failed is None:
+        yield from _settle_end(journey, ticket, answered, seen)
+        return
+    yield Abandon(stream)
+    journey.loose.remove(stream)
+    yield from _settle_break(journey, ticket, answered, seen, failed)
+
+
+def _settle_end(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen) -> Plan:
+    policy, whole = journey.policy, journey.request.whole
     policy.observe(Attempted(ticket.target.name, "ok", seen.seconds, answered.seconds, seen.usage, ticket.probe))
-    report = Report(
-        None, seen.seconds, answered.seconds, usage=seen.usage, finished=seen.finish_reason is not None,
-        whole=request.whole,
-    )  # fmt: skip
-    settled = yield Settle(ticket, report)
+    finished = seen.finish_reason is not None
+    settled = yield Settle(
+        ticket, Report(None, seen.seconds, answered.seconds, usage=seen.usage, finished=finished, whole=whole)
+    )
     journey.open.remove(ticket)
     journey.loose.remove(answered.value)
     journey.tell(settled)
+
+
+def _ended(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen) -> Plan:
+    yield from _settle_end(journey, ticket, answered, seen)
     journey.use(ticket.target, seen.usage)
     journey.decide("answered", provider=ticket.target)
 
 
 def _broken(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, failed: Failed) -> Plan:
     """Report the break. Raises what the caller is to see, unless somebody else may go on."""
+    yield from _settle_break(journey, ticket, answered, seen, failed)
+    journey.use(ticket.target, seen.usage)
+    if not journey.shown:
+        return
+    if journey.policy.on_interruption == "continue":
+        journey.continuation = journey.request.upstream.continuation(journey.shown)
+    if journey.continuation is None:
+        raise journey.over()
+
+
+def _settle_break(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, failed: Failed) -> Plan:
     policy, target = journey.policy, ticket.target
     failure = journey.classify(failed.error)
     if failure.kind is ErrorKind.CANCELLED:
@@ -157,12 +183,11 @@ def _broken(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, fa
     kind = failure.kind
     if kind in CUT and failure.limit != "deadline":
         failure = failure._replace(kind=ErrorKind.STREAM_INTERRUPTED)
-    journey.mend(ticket, kind, failure)
+    journey.mend(ticket, kind, failure, seen.seconds)
     if failure.kind in PROVIDERS_OWN:
         policy.last_errors[target.name] = failed.error
-    shown = bool(journey.shown)
     policy.observe(Attempted(target.name, kind, seen.seconds, answered.seconds, seen.usage, ticket.probe))
-    policy.observe(StreamInterrupted(target.name, kind, shown=shown))
+    policy.observe(StreamInterrupted(target.name, kind, shown=bool(journey.shown)))
     report = Report(
         failure.kind,
         seen.seconds,
@@ -176,10 +201,3 @@ def _broken(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, fa
     journey.open.remove(ticket)
     journey.failed_at(target, failed.error, failure, settled)
     journey.tell(settled)
-    journey.use(target, seen.usage)
-    if not shown:
-        return
-    if policy.on_interruption == "continue":
-        journey.continuation = journey.request.upstream.continuation(journey.shown)
-    if journey.continuation is None:
-        raise journey.over()

@@ -28,6 +28,14 @@ class Telling:
         return ()
 
 
+class Unheard(Telling):
+    """Nothing: nobody listens."""
+
+    def take(self, chunk: Any) -> Iterable[Any]:
+        """Let it pass."""
+        return ()
+
+
 class Kept(Telling):
     """Everything at its end."""
 

@@ -21,7 +21,8 @@ from langchain_resilient.engine import budget, circuit, quota
 from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Place, Queued, Refused, Report, Settled, Ticket
 from langchain_resilient.engine.errors import unknown_name
 from langchain_resilient.engine.events import Refusal
-from langchain_resilient.engine.latency import ENOUGH_SAMPLES, Silence
+from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
+from langchain_resilient.engine.latency import Silence
 from langchain_resilient.engine.policy import DEFAULT_MAX_WAIT, Target
 from langchain_resilient.engine.quota import LINE_LIMITS
 from langchain_resilient.engine.routing import CALM, View
@@ -87,13 +88,15 @@ class MemoryStore:
         return account
 
     # ---------------------------------------------------------------------------------------------------------- look
-    def look(self, targets: tuple[Target, ...], *, stream: bool, max_output: int | None) -> tuple[View, ...]:
+    def look(
+        self, targets: tuple[Target, ...], *, stream: bool, max_output: int | None, tail: float | None = None
+    ) -> tuple[View, ...]:
         """What is known of each target."""
         with self._turn:
             now = self._now()
-            return tuple([self._view(target, now, stream, max_output) for target in targets])
+            return tuple([self._view(target, now, stream, max_output, tail) for target in targets])
 
-    def _view(self, target: Target, now: int, stream: bool, max_output: int | None) -> View:
+    def _view(self, target: Target, now: int, stream: bool, max_output: int | None, tail: float | None) -> View:
         route = self._routes.get(target.route)
         if route is None:
             return CALM
@@ -110,6 +113,8 @@ class MemoryStore:
             timings.p50(seconds) if timings.histogram.recent(seconds) >= ENOUGH_SAMPLES else None,
             route.latency.predicted(seconds, stream=stream, max_output=max_output),
             route.latency.in_flight / (target.limits.concurrency or 100),
+            None if tail is None else route.tail(tail, seconds),
+            tail is not None and route.stalled(target, seconds),
             why,
         )
 
@@ -135,7 +140,7 @@ class MemoryStore:
                 return looked
             refusals: list[Refusal] = []
             for target in ask.targets:
-                found = self._try(target, ask, now)
+                found = self._try(target, ask, now) if not ask.spare else self._try_spare(target, ask, now)
                 if isinstance(found, Ticket):
                     if ask.patience > 0:
                         self._leave_lines(ask, now)
@@ -155,12 +160,27 @@ class MemoryStore:
         account = self._accounts.get(target.account) or self._account(target)
         if (
             not _is_unruffled(route, account, now)
-            or (target.max_latency is not None and route.latency.timings(stream=ask.stream).slowness.slow)
+            or self._is_slow(target, route, ask)
             or route.hot(target, now / SECOND, ask.max_output)
         ):
             return NOT_PLAIN
         found = self._take(target, route, account, ask, now)
         return found if isinstance(found, Ticket) else NOT_PLAIN
+
+    def _try_spare(self, target: Target, ask: Admit, now: int) -> Ticket | Refusal:
+        """Take a place at a target that is all right: an extra call must not add to anybody's trouble."""
+        route, account = self._route(target), self._account(target)
+        if not _is_unruffled(route, account, now) or route.circuit.failures_in_a_row:
+            return Refusal(target.name, "unwell")
+        if self._is_slow(target, route, ask) or route.hot(target, now / SECOND, ask.max_output):
+            return Refusal(target.name, "slow")
+        return self._take(target, route, account, ask, now)
+
+    @staticmethod
+    def _is_slow(target: Target, route: Route, ask: Admit) -> bool:
+        return (
+            target.max_latency is not None and route.latency.timings(stream=ask.stream and not ask.whole).slowness.slow
+        )
 
     def _explore(self, target: Target, ask: Admit, now: int) -> Ticket | None:
         """Look whether a slow target still is: one raced request in 30 s."""
@@ -175,7 +195,17 @@ class MemoryStore:
         return found._replace(raced=True)
 
     def _last_resort(self, ask: Admit, refusals: list[Refusal], now: int) -> Ticket | Queued | Refused:
+        if ask.spare:
+            return Refused(tuple(refusals))
         pairs = list(zip(ask.targets, refusals, strict=True))
+        for target, refusal in pairs:
+            # Somebody slow is better than nobody: such a circuit means "last", and its probes go on as they would.
+            route = self._route(target)
+            if refusal.reason in OPEN and route.circuit.for_slowness:
+                found = self._take(target, route, self._account(target), ask, now, last=True)
+                if isinstance(found, Ticket):
+                    self._leave_lines(ask, now)
+                    return found
         if ask.looks_early and all(refusal.reason in OPEN for refusal in refusals):
             # Every circuit is open: better to look early than to fail everybody. Whoever opens soonest is asked first.
             for target, _ in sorted(pairs, key=lambda pair: pair[1].retry_after or 0.0):
@@ -200,7 +230,15 @@ class MemoryStore:
         return self._take(target, route, account, ask, now, early=early)
 
     def _take(
-        self, target: Target, route: Route, account: Account, ask: Admit, now: int, *, early: bool = False
+        self,
+        target: Target,
+        route: Route,
+        account: Account,
+        ask: Admit,
+        now: int,
+        *,
+        early: bool = False,
+        last: bool = False,
     ) -> Ticket | Refusal:
         """Take a place where nothing bars everyone, if the request fits the limits."""
         cost, taken = _NOTHING
@@ -217,7 +255,7 @@ class MemoryStore:
             if left is None:
                 return Refusal(target.name, "budget")
             route.budget = left
-        return self._grant(target, route, account, ask, now, cost, taken, early=early)
+        return self._grant(target, route, account, ask, now, cost, taken, early=early, last=last)
 
     def _barred(
         self, target: Target, route: Route, account: Account, ask: Admit, now: int, *, early: bool
@@ -255,7 +293,7 @@ class MemoryStore:
 
     def _grant(
         self, target: Target, route: Route, account: Account, ask: Admit, now: int, cost: quota.Cost,
-        taken: tuple[quota.Taken, ...], *, early: bool,
+        taken: tuple[quota.Taken, ...], *, early: bool, last: bool,
     ) -> Ticket:  # fmt: skip
         if taken:
             account.charge(target, taken)
@@ -263,7 +301,7 @@ class MemoryStore:
         if leased:
             account.leases[ask.attempt] = now + LEASE_US
         probe = raced = was_open = False
-        if route.circuit.phase != "closed":
+        if route.circuit.phase != "closed" and not last:
             was_open = route.circuit.phase == "open"
             probe, raced = self._enter(target, route, ask, now, early=early)
         route.latency.silence(stream=ask.stream).begin(ask.attempt, now / SECOND)
@@ -271,7 +309,7 @@ class MemoryStore:
         return Ticket(
             ask.attempt, target, route.circuit.generation, probe, raced, probe or leased, cost,
             tuple([step.charged for step in taken]) if taken else (), ask.stream, now, route.finishes >= PROVEN_STREAMS,
-            probe and was_open,
+            probe and was_open, probe and route.circuit.broke_midway,
         )  # fmt: skip
 
     def _enter(self, target: Target, route: Route, ask: Admit, now: int, *, early: bool) -> tuple[bool, bool]:

@@ -14,7 +14,8 @@ from langchain_resilient.engine.circuit import CircuitState, Outcome
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Report, Settled, Ticket
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
-from langchain_resilient.engine.latency import HOT_CALLS, RouteLatency
+from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
+from langchain_resilient.engine.latency import HOT_CALLS, LOST, RETURN_AT, RouteLatency, Timings
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import Cost
 from langchain_resilient.engine.store.account import SECOND, Account
@@ -28,6 +29,7 @@ QUOTA_BLOCK_US = 3600 * SECOND
 THROTTLE_CAP_US = 60 * SECOND
 FORBIDDEN_IN_A_ROW = 3
 PROVEN_ANSWERS = 3
+STALLED_TAIL = 0.95
 OUR_LIMITS = frozenset({"first_token", "idle", "response"})
 """The time limits that may be wrong for a model that nobody has seen answer yet."""
 PROVEN_STREAMS = 3
@@ -68,6 +70,18 @@ class Route:
             return False
         return latency.hot(seconds, call_limit=target.response(max_output), first_token_limit=target.first_token)
 
+    def tail(self, quantile: float, seconds: float) -> float | None:
+        """Seconds to first token that so many streams stay below; None without enough fresh samples."""
+        streams = self.latency.streams
+        return (
+            streams.summary.quantile(quantile, seconds) if streams.histogram.recent(seconds) >= ENOUGH_SAMPLES else None
+        )
+
+    def stalled(self, target: Target, seconds: float) -> bool:
+        """Whether the provider has fallen silent: several streams are later than 95 % are, and nobody was answered since."""
+        late = self.tail(STALLED_TAIL, seconds)
+        return late is not None and self.latency.silent_streams.hot(seconds, late, target.first_token + LOST)
+
     def status(self, target: Target, now: int) -> dict[str, object]:
         """For people: seconds."""
         state, seconds = self.circuit, now / SECOND
@@ -97,6 +111,7 @@ def note_opened(
     seconds = now / SECOND
     route.latency.silent_streams.end(ticket.attempt, seconds, answered=True)
     route.latency.streams.add(first_token, seconds, target.max_latency)
+    _look_again(route, target, first_token, route.latency.streams)
     before, slow = route.circuit, _slow(target, first_token)
     if ticket.probe and not before.broke_midway and route.override != "disabled":
         route.circuit = circuit.report(
@@ -115,17 +130,19 @@ def note_settled(
         account.leases.pop(ticket.attempt, None)
     if target.dimensions:
         _reconcile(account, ticket, report, now)
+    deserted = report.outrun is not None and _note_outrun(route, ticket, report.outrun, now)
     _note_latency(route, ticket, report, now)
     blocked = _note_blocks(account, ticket, report, now)
     before, slow = route.circuit, _slow(target, report.first_token if ticket.stream else report.seconds)
     if route.override != "disabled":
-        outcome = "success" if report.kind is None else _outcome(route, report)
+        outcome = "success" if report.kind is None else "failure" if deserted else _outcome(route, report)
         route.circuit = circuit.report(
             before, target.circuit, now, outcome, generation=ticket.generation, attempt=ticket.attempt, slow=slow,
             floor=int(report.retry_after * SECOND) if report.retry_after else 0,
             spread=0 if outcome == "success" and not slow else spread(),
         )  # fmt: skip
-    settled = _settled(route, account, target, before, report.kind or ("slow" if slow else "ok"), now)
+    reason = "silent" if deserted else report.kind or ("slow" if slow else "ok")
+    settled = _settled(route, account, target, before, reason, now)
     return settled if blocked is None else settled._replace(changes=(*settled.changes, blocked))
 
 
@@ -158,10 +175,19 @@ def _outcome(route: Route, report: Report) -> Outcome:
     return outcome
 
 
+def _note_outrun(route: Route, ticket: Ticket, silent: float, now: int) -> bool:
+    """A stream was cancelled as another, asked later, spoke first; whether its provider had fallen silent, which is a failure."""
+    seconds = now / SECOND
+    deserted = route.stalled(ticket.target, seconds)
+    # It would have taken longer still: without these samples, the slower a provider the fewer would tell of it.
+    route.latency.streams.add(silent, seconds, ticket.target.max_latency)
+    return deserted
+
+
 def _note_latency(route: Route, ticket: Ticket, report: Report, now: int) -> None:
     seconds = now / SECOND
     answered = report.kind is None
-    route.latency.silence(stream=ticket.stream).end(ticket.attempt, seconds, answered=answered)
+    route.latency.silence(stream=ticket.stream).end(ticket.attempt, seconds, answered=answered, over=True)
     if not answered:
         return
     route.answers += 1
@@ -169,11 +195,18 @@ def _note_latency(route: Route, ticket: Ticket, report: Report, now: int) -> Non
     route.budget = budget.earn(route.budget)
     if report.seconds is not None and (report.whole or not ticket.stream):
         route.latency.calls.add(report.seconds, seconds, ticket.target.max_latency)
+        _look_again(route, ticket.target, report.seconds, route.latency.calls)
     # How long answers are matters to limits that count tokens, and to streams; for the rest it is work for nobody.
     if (ticket.stream or ticket.target.counts_tokens) and report.usage is not None and report.usage.output > 0:
         route.latency.output.add(report.usage.output, seconds)
         if report.first_token is not None and report.seconds is not None and report.usage.output > 1:
             route.latency.inter_token.add((report.seconds - report.first_token) / (report.usage.output - 1), seconds)
+
+
+def _look_again(route: Route, target: Target, took: float, timings: Timings) -> None:
+    """A slow provider was fast: the next look need not wait, or it would be slow for minutes more."""
+    if timings.slowness.slow and target.max_latency is not None and took <= RETURN_AT * target.max_latency:
+        route.explored_at = -EXPLORE_INTERVAL_US
 
 
 def _note_blocks(account: Account, ticket: Ticket, report: Report, now: int) -> CredentialBlocked | None:

@@ -37,7 +37,7 @@ def test_an_observer_is_told_only_what_it_wants():
     """`events` names the types; without it all are wanted."""
     choosy, all_ = Choosy(), []
     fanout = Fanout([choosy, all_.append])
-    for event in (EVENT, Hedged("a", "b"), EVENT):
+    for event in (EVENT, Hedged("a", "b", won=True), EVENT):
         fanout(event)
     assert (len(choosy.told), len(all_)) == (2, 3)
 

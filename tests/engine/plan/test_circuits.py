@@ -1,5 +1,7 @@
 """Circuits in the story of a request: failing fast, probes that cost their user nothing, late reports, overrides, slow and silent ones."""
 
+from dataclasses import replace
+
 import pytest
 
 from langchain_resilient.engine.backoff import Retry
@@ -8,7 +10,7 @@ from langchain_resilient.engine.effects import Call, Race
 from langchain_resilient.engine.errors import AllProvidersFailedError, CircuitOpenError
 from langchain_resilient.engine.events import CircuitChanged
 from langchain_resilient.engine.quota import RateLimits
-from tests.engine.harness import Step, Stepper, World, status, target
+from tests.engine.harness import STOP, Chunk, Step, Stepper, World, admitted, refused, settle, status, target
 
 ONCE = Retry(max_retries=0)
 REOPENED = 61.0
@@ -89,7 +91,10 @@ def test_a_probe_that_is_first_wins(world):
     outcome = w.ask()
     assert (outcome.text, w.abandoned) == ("from a", ["b"])
     assert (w.status("b")["p50"], w.status("b")["running"], w.left_over()) == (None, 0, {})
-    assert [(item.provider, item.kind, item.probe) for item in outcome.decision.attempts] == [("a", "ok", True)]
+    assert [(item.provider, item.kind, item.probe) for item in outcome.decision.attempts] == [
+        ("a", "ok", True),
+        ("b", "cancelled", False),
+    ]
     assert not outcome.decision.fallback
 
 
@@ -406,3 +411,73 @@ def test_a_race_by_hand():
         ("a", 160.0, True, True),
         ("b", 160.0, False, False),
     ]
+
+
+# ------------------------------------------------------------------------------------------------ streams that broke midway
+def test_a_losing_probe_of_a_circuit_that_interruptions_opened_is_heard_to_its_end(world):
+    """A first token proves nothing there: the probe that lost its race is read on, unheard, and its end decides."""
+    broken = (Chunk("x"), status(500))
+    whole = Step((Chunk("x"), Chunk("y"), STOP), 3.0)
+    w = world({"a": [*[broken] * 5, whole, whole, whole, "x"], "b": [Step((Chunk("from b"), STOP), 1.0)]})
+    w.store.override(w["b"], "forced_open")
+    w.policy = replace(w.policy, on_interruption="raise", retry=Retry(max_retries=0))
+    for _ in range(5):
+        w.ask(stream=True)
+    w.store.override(w["b"], None)
+    w.clock.advance(REOPENED)
+    for _ in range(3):
+        assert w.ask(stream=True).text == "from b"
+        w.land()
+    assert (w.circuit("a"), w.left_over()) == ("closed", {})
+    assert w.upstream.all_closed()
+
+
+def test_a_losing_probe_that_breaks_midway_opens_the_circuit_again(world):
+    """What its caller never saw still says that streams break there."""
+    broken = Step((Chunk("x"), status(500)), 3.0)
+    w = world({"a": [broken], "b": [Step((Chunk("from b"), STOP), 1.0)]}, retry=Retry(max_retries=0))
+    w.policy = replace(w.policy, on_interruption="raise")
+    w.store.override(w["b"], "forced_open")
+    for _ in range(5):
+        w.ask(stream=True)
+    w.store.override(w["b"], None)
+    w.clock.advance(REOPENED)
+    assert w.ask(stream=True).text == "from b"
+    w.land()
+    assert (w.circuit("a"), w.left_over()) == ("open", {})
+
+
+# ------------------------------------------------------------------------------------------------------- opened by slowness
+SLOW = Circuit(slow_first_token=1.0, minimum_calls=2)
+
+
+def test_a_circuit_that_slowness_opened_is_asked_last_rather_than_not_at_all(world):
+    """Its answers are late, but answers: with nobody else left it is asked, and neither closes nor opens anew by that."""
+    targets = [target("a", circuit=SLOW), target("b")]
+    w = world({"a": [Step("slow a", 2.0)], "b": ["from b", "from b", status(404)]}, targets)
+    w.store.override(w["b"], "forced_open")
+    for _ in range(2):
+        w.ask()
+    w.store.override(w["b"], None)
+    assert (w.circuit("a"), w.ask().text, w.ask().text) == ("open", "from b", "from b")
+    generation = w.status("a")["generation"]
+    assert w.ask().text == "slow a"
+    assert (w.circuit("a"), w.status("a")["generation"], w.left_over()) == ("open", generation, {})
+
+
+def test_a_slow_provider_alone_goes_on_answering(world):
+    """Failing fast would help nobody."""
+    w = world({"a": [Step("slow a", 2.0)]}, [target("a", circuit=SLOW)])
+    assert [w.ask().text for _ in range(6)] == ["slow a"] * 6
+    assert w.circuit("a") == "open"
+
+
+def test_limits_hold_for_a_slow_last_resort(world):
+    """It is admitted like any request: what its limits refuse stays refused."""
+    limited = target("a", circuit=SLOW, limits=RateLimits(rpm=60, burst=2, on_limit="reject"))
+    w = world({"a": [Step("slow a", 2.0)]}, [limited])
+    for _ in range(2):
+        w.ask()
+    for _ in range(2):
+        settle(w.store, admitted(w.store, limited))
+    assert refused(w.store, limited)[0][0] in {"rpm", "circuit_open"}
