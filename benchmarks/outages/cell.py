@@ -169,7 +169,7 @@ async def _main(spec: Spec, out: TextIO) -> None:
     def say(what: dict[str, Any]) -> None:
         print(json.dumps(what), file=out, flush=True)
 
-    with Stage(spec.seed) as stage:
+    with Stage(spec.seed, paced=outages(spec.seed)[spec.fault].streamed) as stage:
         try:
             cell = Cell(spec, stage)
         except NotHereError as error:

@@ -49,9 +49,16 @@ class Call(NamedTuple):
 
 
 class Stage:
-    """A contender's three providers. A context manager."""
+    """A contender's three providers. A context manager.
 
-    def __init__(self, seed: int) -> None:
+    Args:
+        seed: Of the answers' times.
+        paced: Whether a stream's words come one after another; else, where whole answers are asked for, they all come at once, so that one
+            who streams inside waits as long as one who does not.
+    """
+
+    def __init__(self, seed: int, *, paced: bool = True) -> None:
+        self._between_words = BETWEEN_WORDS if paced else 0.0
         self.servers = tuple(FaultServer() for _ in HOUSES)
         self._seed = seed
         self._slow: list[tuple[int, float, float]] = []
@@ -97,7 +104,7 @@ class Stage:
         server.answer(
             lambda record: answer_to(_messages(record)),
             delay=lambda record: condition.slowdown * usual_time(self._seed, name, number_in(_messages(record))),
-            chunk_delay=condition.slowdown * BETWEEN_WORDS,
+            chunk_delay=condition.slowdown * self._between_words,
         )
         server.always(condition.fault)
         self._remember(provider, slow=condition.slowdown > 1)

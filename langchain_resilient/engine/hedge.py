@@ -5,8 +5,8 @@ Rules of this file: pure, but for the lock around one number. A hedge is sent wh
 slow for a good reason. Whoever says something first is told; the other is cancelled.
 
 What bounds them: in health a share of the requests, earned by them one by one, so that a provider that is slow for all is not asked for
-twice as much. Where a provider has fallen silent (several calls late, and no answer since the first of them began), none of them is one of the
-slowest few, and waiting helps nobody: then only the retry budget of whoever is asked bounds what is sent there.
+twice as much. Where many are late at once, none of them is one of the slowest few, and waiting helps nobody: then only the retry budget of
+whoever is asked bounds what is sent there, and a provider that is outrun so again and again is asked last, until a look finds it fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Hedge:
     quantile: float = 0.95
     """Of the time to first token at that provider, after which it is late (0.5 … 0.999): learned, from at least 20 answers in a minute."""
     max_fraction: float = 0.05
-    """Hedges per request, at most (> 0, ≤ 1), beside those for a provider that fell silent."""
+    """Hedges per request, at most (> 0, ≤ 1), beside those for a provider where many are late at once."""
 
     def __post_init__(self) -> None:
         require(

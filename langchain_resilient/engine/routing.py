@@ -43,8 +43,8 @@ class View(NamedTuple):
     """Requests in flight over the concurrency limit (or over 100 where there is none)."""
     tail: float | None = None
     """Seconds to first token at the quantile that was asked for; None unless there are enough fresh samples to go by."""
-    stalled: bool = False
-    """Whether several streams are later than that, and nobody was answered since the first of them began."""
+    late: bool = False
+    """Whether many streams at once are later than 95 % of them were."""
     why: str = ""
     """Why it is not available."""
 

@@ -12,10 +12,12 @@ from collections.abc import Callable
 
 from langchain_resilient.engine.events import (
     CircuitChanged,
+    Continued,
     CredentialBlocked,
     Decided,
     Event,
     FellBack,
+    Hedged,
     RateLimited,
     StoreDegraded,
     StreamInterrupted,
@@ -23,6 +25,14 @@ from langchain_resilient.engine.events import (
 
 LOGGER = logging.getLogger("langchain_resilient")
 QUIET_FOR = 5.0
+PACED: dict[type, tuple[int, str, tuple[str, ...]]] = {
+    FellBack: (logging.INFO, "%s -> %s after %s", ("from_provider", "to_provider", "kind")),
+    StreamInterrupted: (logging.WARNING, "%s: stream interrupted (%s)", ("provider", "kind")),
+    Continued: (logging.INFO, "the answer that broke at %s goes on at %s", ("from_provider", "to_provider")),
+    Hedged: (logging.INFO, "%s answered before %s, hedged", ("provider", "beside")),
+    RateLimited: (logging.INFO, "%s: rate limited by %s (%s)", ("provider", "source", "dimension")),
+}
+"""Events that an outage repeats: level, line, and the fields that fill it and give it a pace of its own."""
 
 
 class LogObserver:
@@ -32,9 +42,7 @@ class LogObserver:
         now: Seconds, monotonic: paces repeated lines.
     """
 
-    events = frozenset(
-        {Decided, CircuitChanged, CredentialBlocked, FellBack, StreamInterrupted, RateLimited, StoreDegraded}
-    )
+    events = frozenset({Decided, CircuitChanged, CredentialBlocked, StoreDegraded, *PACED})
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -50,22 +58,15 @@ class LogObserver:
             LOGGER.log(level, "%s: circuit %s -> %s (%s)", event.provider, event.before, event.after, event.reason)
         elif isinstance(event, CredentialBlocked):
             LOGGER.error("%s: credential left alone for %.0f s (%s)", event.provider, event.seconds, event.reason)
-        elif isinstance(event, FellBack):
-            self._paced(
-                logging.INFO, ("fallback", event.from_provider, event.to_provider, event.kind), "%s -> %s after %s"
-            )
-        elif isinstance(event, StreamInterrupted):
-            self._paced(logging.WARNING, ("interrupted", event.provider, event.kind), "%s: stream interrupted (%s)")
-        elif isinstance(event, RateLimited):
-            self._paced(
-                logging.INFO, ("limited", event.provider, event.source, event.dimension), "%s: rate limited by %s (%s)"
-            )
         elif isinstance(event, StoreDegraded):
             LOGGER.warning("shared store %s: %s", "degraded" if event.degraded else "back", event.reason)
+        elif (how := PACED.get(type(event))) and getattr(event, "won", True):  # a hedge that lost has changed nothing
+            self._paced(event, *how)
 
-    def _paced(self, level: int, key: tuple[str, ...], line: str) -> None:
+    def _paced(self, event: Event, level: int, line: str, fields: tuple[str, ...]) -> None:
         if not LOGGER.isEnabledFor(level):
             return
+        key = (line, *(getattr(event, field) for field in fields))
         now = self._now()
         last, unwritten = self._written.get(key, (-QUIET_FOR, 0))
         if now - last < QUIET_FOR:

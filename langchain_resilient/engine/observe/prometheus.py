@@ -17,10 +17,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from langchain_resilient.engine.events import (
     Attempted,
     CircuitChanged,
+    Continued,
     CredentialBlocked,
     Decided,
     Event,
     FellBack,
+    Hedged,
     RateLimited,
     Retried,
     StoreDegraded,
@@ -69,6 +71,10 @@ class _Metrics:
         )
         self.limited = counter(f"{prefix}rate_limited", "Rate limits met", "provider", "source", "dimension")
         self.interruptions = counter(f"{prefix}stream_interruptions", "Streams that broke", "provider", "kind", "shown")
+        self.continuations = counter(
+            f"{prefix}stream_continuations", "Broken streams that went on", "from_provider", "to_provider"
+        )
+        self.hedges = counter(f"{prefix}hedges", "Second requests beside a late one", "provider", "beside", "won")
         self.transitions = counter(
             f"{prefix}circuit_transitions", "Changes of circuit state", "provider", "before", "after"
         )
@@ -195,6 +201,12 @@ class PrometheusObserver:
     def _interrupted(self, event: StreamInterrupted) -> None:
         self._child("interruptions", event.provider, event.kind, str(event.shown).lower()).inc()
 
+    def _continued(self, event: Continued) -> None:
+        self._child("continuations", event.from_provider, event.to_provider).inc()
+
+    def _hedged(self, event: Hedged) -> None:
+        self._child("hedges", event.provider, event.beside, str(event.won).lower()).inc()
+
     def _blocked(self, event: CredentialBlocked) -> None:
         self._child("blocked", event.provider, event.reason).inc()
 
@@ -210,6 +222,8 @@ _COUNTS: dict[type, Any] = {
     Retried: PrometheusObserver._retried,  # noqa: SLF001
     FellBack: PrometheusObserver._fell_back,  # noqa: SLF001
     StreamInterrupted: PrometheusObserver._interrupted,  # noqa: SLF001
+    Continued: PrometheusObserver._continued,  # noqa: SLF001
+    Hedged: PrometheusObserver._hedged,  # noqa: SLF001
     CredentialBlocked: PrometheusObserver._blocked,  # noqa: SLF001
     StoreDegraded: PrometheusObserver._degraded,  # noqa: SLF001
     Watching: PrometheusObserver._watching,  # noqa: SLF001

@@ -148,7 +148,7 @@ def _second(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Ticket | No
     """A place at somebody to ask beside a late attempt, if that may be done."""
     yield from look(journey)
     allowance = journey.policy.allowance
-    free = journey.views[ticket.target.name].stalled
+    free = journey.views[ticket.target.name].late
     if allowance is None or not (free or allowance.spend()):
         return None
     second = yield from _beside(journey, ticket, spare=True)

@@ -29,7 +29,6 @@ from langchain_resilient.engine.routing import CALM, View
 from langchain_resilient.engine.store.account import SECOND, Account
 from langchain_resilient.engine.store.state import (
     CALM_SETTLED,
-    EXPLORE_INTERVAL_US,
     LEASE_US,
     OVERRIDES,
     PROVEN_STREAMS,
@@ -104,17 +103,17 @@ class MemoryStore:
         seconds = now / SECOND
         why = self._why_not(target, route, account, now)
         timings = route.latency.timings(stream=stream)
-        slow = target.max_latency is not None and timings.slowness.slow
+        slow = route.is_slow(target, stream=stream)
         return View(
             not why,
             route.hot(target, seconds, max_output),
             slow,
-            slow and not why and now - route.explored_at >= EXPLORE_INTERVAL_US,
+            slow and not why and route.look_due(now),
             timings.p50(seconds) if timings.histogram.recent(seconds) >= ENOUGH_SAMPLES else None,
             route.latency.predicted(seconds, stream=stream, max_output=max_output),
             route.latency.in_flight / (target.limits.concurrency or 100),
             None if tail is None else route.tail(tail, seconds),
-            tail is not None and route.stalled(target, seconds),
+            tail is not None and route.late(seconds),
             why,
         )
 
@@ -160,7 +159,7 @@ class MemoryStore:
         account = self._accounts.get(target.account) or self._account(target)
         if (
             not _is_unruffled(route, account, now)
-            or self._is_slow(target, route, ask)
+            or route.is_slow(target, stream=ask.stream and not ask.whole)
             or route.hot(target, now / SECOND, ask.max_output)
         ):
             return NOT_PLAIN
@@ -172,20 +171,16 @@ class MemoryStore:
         route, account = self._route(target), self._account(target)
         if not _is_unruffled(route, account, now) or route.circuit.failures_in_a_row:
             return Refusal(target.name, "unwell")
-        if self._is_slow(target, route, ask) or route.hot(target, now / SECOND, ask.max_output):
+        if route.is_slow(target, stream=ask.stream and not ask.whole) or route.hot(
+            target, now / SECOND, ask.max_output
+        ):
             return Refusal(target.name, "slow")
         return self._take(target, route, account, ask, now)
-
-    @staticmethod
-    def _is_slow(target: Target, route: Route, ask: Admit) -> bool:
-        return (
-            target.max_latency is not None and route.latency.timings(stream=ask.stream and not ask.whole).slowness.slow
-        )
 
     def _explore(self, target: Target, ask: Admit, now: int) -> Ticket | None:
         """Look whether a slow target still is: one raced request in 30 s."""
         route = self._route(target)
-        if now - route.explored_at < EXPLORE_INTERVAL_US:
+        if not route.look_due(now):
             return None
         found = self._try(target, ask, now)
         if not isinstance(found, Ticket):

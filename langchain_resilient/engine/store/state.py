@@ -15,7 +15,7 @@ from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Report, Settled, Ticket
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
 from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
-from langchain_resilient.engine.latency import HOT_CALLS, LOST, RETURN_AT, RouteLatency, Timings
+from langchain_resilient.engine.latency import HOT_CALLS, HOT_SHARE, LOST, RETURN_AT, RouteLatency, Timings
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import Cost
 from langchain_resilient.engine.store.account import SECOND, Account
@@ -29,7 +29,10 @@ QUOTA_BLOCK_US = 3600 * SECOND
 THROTTLE_CAP_US = 60 * SECOND
 FORBIDDEN_IN_A_ROW = 3
 PROVEN_ANSWERS = 3
-STALLED_TAIL = 0.95
+LATE_TAIL = 0.95
+OUTRUN = 3
+OUTRUN_INTERVAL_US = 5 * SECOND
+"""The least time between two looks at a provider that was outrun again and again."""
 OUR_LIMITS = frozenset({"first_token", "idle", "response"})
 """The time limits that may be wrong for a model that nobody has seen answer yet."""
 PROVEN_STREAMS = 3
@@ -51,7 +54,7 @@ CALM_SETTLED = Settled("closed", (), 0.0, affords=True)
 class Route:
     """What all credentials share about one provider."""
 
-    __slots__ = ("answers", "budget", "circuit", "explored_at", "finishes", "latency", "override", "spared")
+    __slots__ = ("answers", "budget", "circuit", "explored_at", "finishes", "latency", "outrun", "override", "spared")
 
     def __init__(self) -> None:
         self.circuit = CircuitState()
@@ -59,6 +62,8 @@ class Route:
         self.latency = RouteLatency()
         self.budget = budget.FULL
         self.explored_at = -EXPLORE_INTERVAL_US
+        self.outrun = 0
+        """Streams in a row that were cancelled among many late ones, as somebody asked later spoke first."""
         self.answers = 0
         self.finishes = 0
         self.spared = False
@@ -77,10 +82,25 @@ class Route:
             streams.summary.quantile(quantile, seconds) if streams.histogram.recent(seconds) >= ENOUGH_SAMPLES else None
         )
 
-    def stalled(self, target: Target, seconds: float) -> bool:
-        """Whether the provider has fallen silent: several streams are later than 95 % are, and nobody was answered since."""
-        late = self.tail(STALLED_TAIL, seconds)
-        return late is not None and self.latency.silent_streams.hot(seconds, late, target.first_token + LOST)
+    def late(self, seconds: float) -> bool:
+        """Whether many streams at once are later than 95 % are: then none of them is one of the slowest few."""
+        tail, silent = self.tail(LATE_TAIL, seconds), self.latency.silent_streams
+        return tail is not None and silent.older(seconds, tail) >= max(HOT_CALLS, len(silent) / HOT_SHARE)
+
+    def deserted(self, target: Target, seconds: float) -> bool:
+        """Whether many are that late, and none that began after them was answered."""
+        tail = self.tail(LATE_TAIL, seconds)
+        return tail is not None and self.latency.silent_streams.hot(seconds, tail, target.first_token + LOST)
+
+    def is_slow(self, target: Target, *, stream: bool) -> bool:
+        """Whether it is asked after faster ones: above its `max_latency`, or outrun again and again."""
+        if self.outrun >= OUTRUN:
+            return True
+        return target.max_latency is not None and self.latency.timings(stream=stream).slowness.slow
+
+    def look_due(self, now: int) -> bool:
+        """Whether somebody slow should be looked at once more."""
+        return now - self.explored_at >= (OUTRUN_INTERVAL_US if self.outrun >= OUTRUN else EXPLORE_INTERVAL_US)
 
     def status(self, target: Target, now: int) -> dict[str, object]:
         """For people: seconds."""
@@ -93,7 +113,7 @@ class Route:
             "probes_in": max(0.0, (state.until - now) / SECOND) if state.phase == "open" else None,
             "failures_in_a_row": state.failures_in_a_row,
             "hot": self.hot(target, seconds),
-            "slow": self.latency.calls.slowness.slow or self.latency.streams.slowness.slow,
+            "slow": self.outrun >= OUTRUN or self.latency.calls.slowness.slow or self.latency.streams.slowness.slow,
             "in_flight": self.latency.in_flight,
             "p50": calls.quantile(0.5),
             "p99": calls.quantile(0.99),
@@ -110,6 +130,9 @@ def note_opened(
     target = ticket.target
     seconds = now / SECOND
     route.latency.silent_streams.end(ticket.attempt, seconds, answered=True)
+    tail = route.tail(LATE_TAIL, seconds) if route.outrun else None
+    if tail is None or first_token <= tail:
+        route.outrun = 0
     route.latency.streams.add(first_token, seconds, target.max_latency)
     _look_again(route, target, first_token, route.latency.streams)
     before, slow = route.circuit, _slow(target, first_token)
@@ -178,9 +201,12 @@ def _outcome(route: Route, report: Report) -> Outcome:
 def _note_outrun(route: Route, ticket: Ticket, silent: float, now: int) -> bool:
     """A stream was cancelled as another, asked later, spoke first; whether its provider had fallen silent, which is a failure."""
     seconds = now / SECOND
-    deserted = route.stalled(ticket.target, seconds)
-    # It would have taken longer still: without these samples, the slower a provider the fewer would tell of it.
-    route.latency.streams.add(silent, seconds, ticket.target.max_latency)
+    deserted = route.deserted(ticket.target, seconds)
+    route.outrun += route.late(seconds)
+    # It would have taken longer still: without these samples, the slower a provider the fewer would tell of it. Whether it would have
+    # exceeded a `max_latency` that it has not yet, nobody knows.
+    exceeded = ticket.target.max_latency if silent > (ticket.target.max_latency or 0.0) else None
+    route.latency.streams.add(silent, seconds, exceeded)
     return deserted
 
 

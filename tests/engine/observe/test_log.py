@@ -8,10 +8,12 @@ from langchain_resilient.engine.events import (
     Admitted,
     Attempt,
     CircuitChanged,
+    Continued,
     CredentialBlocked,
     Decided,
     Decision,
     FellBack,
+    Hedged,
     RateLimited,
     Refusal,
     StoreDegraded,
@@ -43,6 +45,8 @@ def lines(caplog):
         (CredentialBlocked("a", "auth", 300.0), "ERROR", "a: credential left alone for 300 s (auth)"),
         (FellBack("a", "b", "timeout"), "INFO", "a -> b after timeout"),
         (StreamInterrupted("a", "timeout", shown=True), "WARNING", "a: stream interrupted (timeout)"),
+        (Continued("a", "b"), "INFO", "the answer that broke at a goes on at b"),
+        (Hedged("b", "a", won=True), "INFO", "b answered before a, hedged"),
         (RateLimited("a", "provider", "429"), "INFO", "a: rate limited by provider (429)"),
         (StoreDegraded(True, "no answer"), "WARNING", "shared store degraded: no answer"),
         (StoreDegraded(False, "answers"), "WARNING", "shared store back: answers"),
@@ -65,8 +69,9 @@ def test_each_event_has_its_line(lines, event, level, line):
 
 
 def test_what_nobody_has_to_read_is_not_written(lines):
-    """An admission is no news."""
+    """An admission is no news, nor a hedge that changed nothing."""
     LogObserver(FakeClock().now)(Admitted("a", False, 0.0))
+    LogObserver(FakeClock().now)(Hedged("b", "a", won=False))
     assert lines() == []
     assert Admitted not in LogObserver.events
 

@@ -159,6 +159,55 @@ def test_where_a_provider_fell_silent_nobody_waits(world):
     assert w.told(CircuitChanged) == [CircuitChanged("a", "closed", "open", "silent")]
 
 
+def crowded(w):
+    """Three streams at the first provider that are late already, beside one that began after them and was answered: it is not silent."""
+    w.clock.advance(0.1)
+    for _ in range(3):
+        admitted(w.store, w["a"], stream=True)
+    w.clock.advance(3.0)
+    ticket = admitted(w.store, w["a"], stream=True)
+    w.store.opened(ticket, 0.5)
+    settle(w.store, ticket)
+
+
+def test_one_that_is_outrun_again_and_again_is_asked_last(world):
+    """Many late at once, three of them outrun: the next requests go elsewhere, though its circuit is closed and its answers do come."""
+    w = hedging(
+        world, {"a": [says("late", 4.0)], "b": [says("from b", 0.1)]}, hedge=Hedge(max_fraction=0.0001), races=False
+    )
+    crowded(w)
+    for _ in range(3):
+        assert w.ask(stream=True).decision.hedged
+    w.upstream.asked.clear()
+    assert w.ask(stream=True).text == "from b"
+    assert (w.asked, w.circuit("a"), w.status("a")["slow"]) == (["b"], "closed", True)
+
+
+def test_one_that_was_outrun_is_looked_at_every_five_seconds(world):
+    """By a raced request, whose user waits for nobody; one look in time and it is used again."""
+    w = hedging(world, {"a": [says("late", 4.0)], "b": [says("from b", 0.1)]}, hedge=Hedge(max_fraction=0.0001))
+    crowded(w)
+    for _ in range(3):
+        w.ask(stream=True)
+
+    def looks(times):
+        raced = 0
+        for _ in range(times):
+            before = len(w.detached)
+            assert w.ask(stream=True).text == "from b"
+            raced += len(w.detached) - before
+        w.land()
+        return raced
+
+    assert looks(3) == 1
+    w.clock.advance(5.0)
+    assert (looks(3), w.status("a")["slow"]) == (1, True)
+    w.upstream.scripts["a"] = [says("fast again", 0.5)]
+    w.clock.advance(5.0)
+    assert (looks(1), w.status("a")["slow"]) == (1, False)
+    assert w.ask(stream=True).text == "fast again"
+
+
 def test_a_cancelled_one_is_a_sample_of_how_late_it_was(world):
     """Or a provider that is often late would look fast: only its fast answers would be known."""
     w = hedging(world, {"a": [says("late", 9.0)], "b": [says("from b", 2.0)]})
