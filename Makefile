@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is built on demand from any Python >= 3.11: PYTHON=... picks one.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-upstream lint type format bench build clean
+.PHONY: help demo test test-full test-upstream lint type format bench bench-outage build clean
 
 # One pip at a time; and test-full needs what test made.
 .NOTPARALLEL:
@@ -14,8 +14,10 @@ endef
 define heading
 @printf '\n== %s ==\n' '$(1)'
 endef
-# Extra arguments for pytest: make test PYTEST_ARGS='-k circuit'
+# Extra arguments for pytest: make test PYTEST_ARGS='-k circuit -n 0'
 PYTEST_ARGS ?=
+# LiteLLM's rows of the outage benchmark need a Python that has litellm; in .venv it would hold the provider clients back.
+BENCH_PYTHON ?= $(BIN)/python
 # One suite or mode alone: make test-upstream UPSTREAM_ARGS='--suite langchain --mode plain'
 UPSTREAM_ARGS ?=
 # Options of the demo: make demo DEMO_ARGS='--speed 4 --plain'
@@ -31,7 +33,7 @@ demo: ## Play the 2 PM outage on three fake providers: a minute, no key, no serv
 test: ## Run every test that pip can provide for; lists those that need system packages
 	$(call heading,test)
 	$(call bootstrap,test)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
 test-full: test ## The same, then the tests that need system packages (installed with apt-get)
 	$(call heading,test-full: tests that need system packages)
@@ -58,9 +60,15 @@ format: ## Fix what ruff can fix, and format
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-bench: ## Measure what a call costs (benchmarks/overhead.py)
+bench: ## Measure what a call costs, and how the routing rules compare
 	$(call bootstrap,test)
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/routing.py
+
+bench-outage: ## Measure what users see while a provider is sick: 18 minutes, a table and build/outage.png
+	$(call bootstrap,test)
+	@mkdir -p build
+	$(BENCH_PYTHON) benchmarks/outage.py --json build/outage.json --chart build/outage.png
 
 build: ## Build sdist and wheel into dist/
 	$(call bootstrap,test)

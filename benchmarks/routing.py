@@ -70,6 +70,7 @@ def rows(table: dict[str, Numbers]) -> list[dict[str, Any]]:
             "herd": f"{number.herd:.2f}",
             "swing": f"{number.swing:.2f}",
             "crowded": f"{number.crowded:.2f}",
+            "extra %": f"{100 * number.extra:.1f}",
         }
         for name, number in table.items()
     ]

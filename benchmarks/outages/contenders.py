@@ -14,8 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
 from langchain_openai import ChatOpenAI
 
-import langchain_resilient
-from langchain_resilient import Circuit, Provider, ResilientChatModel, SettingsError, Timeouts
+from langchain_resilient import Circuit, Hedge, Provider, ResilientChatModel, Timeouts
 from outages.faults import Outage, Timeline
 from outages.stage import HOUSES, Stage
 
@@ -141,15 +140,8 @@ def resilient(setting: Setting, **settings: Any) -> Contender:
 
 
 def hedged(setting: Setting) -> Contender:
-    """Ours, with `hedge=Hedge()`, which this version may not have."""
-    hedge: Any = getattr(langchain_resilient, "Hedge", None)
-    if hedge is None:
-        raise NotHereError("not built yet")
-    try:
-        return resilient(setting, hedge=hedge())
-    except SettingsError as error:
-        msg = f"not built yet: {error}"
-        raise NotHereError(msg) from error
+    """Ours, with `hedge=Hedge()`."""
+    return resilient(setting, hedge=Hedge())
 
 
 def litellm_default(setting: Setting) -> Contender:

@@ -10,10 +10,10 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
 
-from langchain_resilient.engine import policy as settings
 from langchain_resilient.engine.drive.awaiting import AsyncHands, arun, astream
 from langchain_resilient.engine.effects import Request
 from langchain_resilient.engine.events import Usage
+from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.plan import answer
 from langchain_resilient.engine.policy import Policy, Target, Timeouts
 from langchain_resilient.engine.quota import RateLimits
@@ -135,8 +135,8 @@ class Ours:
         ]  # fmt: skip
         self._policy = Policy(tuple(targets), clock=clock, rand=rng.random, total=PATIENT.total, **options)
 
-    async def ask(self, ask: Ask, *, stream: bool) -> tuple[int, float | None]:
-        """Put one request; returns who was asked first, and when its first content came."""
+    async def ask(self, ask: Ask, *, stream: bool) -> tuple[int, float | None, int]:
+        """Put one request; returns who was asked last, when the first content came, and how many calls were made beside that one."""
         upstream = SimulatedUpstream(ask, self._servers)
         request = Request(ask.number, upstream, stream=stream, max_output=ask.allowed)
         plan, hands = answer(request, self._policy), AsyncHands(self._store, upstream, self._clock)
@@ -146,23 +146,15 @@ class Ours:
                 first = self._clock.now() if first is None else first
         else:
             await arun(plan, hands)
-        return self._names.index(upstream.asked[-1]), first
-
-
-def hedge() -> Any:
-    """The settings of hedging, or None where this engine has none yet."""
-    made = getattr(settings, "Hedge", None)
-    return made() if made is not None and "hedge" in Policy.__dataclass_fields__ else None
+        return self._names.index(upstream.asked[-1]), first, len(upstream.asked) - 1
 
 
 def variants(*, stream: bool) -> dict[str, dict[str, Any]]:
     """Our rows, and the policy's fields of each."""
     limit = TOO_SLOW * (1.0 if stream else UNSTREAMED)
-    rows: dict[str, dict[str, Any]] = {
+    return {
         "ours: latency": {"routing": "latency"},
         "ours: priority, max_latency": {"routing": "priority", "max_latency": limit},
         "ours: the same, concurrency": {"routing": "priority", "max_latency": limit, "bounded": True},
+        "ours: latency, hedged": {"routing": "latency", "hedge": Hedge()},
     }
-    if (hedged := hedge()) is not None:
-        rows["ours: latency, hedged"] = {"routing": "latency", "hedge": hedged}
-    return rows

@@ -46,6 +46,8 @@ class Fate(NamedTuple):
     total: float
     crowded: bool
     """Whether it was sent to a provider beyond its knee while another could have run it, and one more, at full speed."""
+    extra: int = 0
+    """Calls beside the one that answered."""
 
 
 class World:
@@ -65,10 +67,10 @@ class World:
         loads = [server.present * server.slowdown / server.model.knee for server in self.servers]
         return loads[choice] > 1.0 and min(loads) < 0.8
 
-    def tell(self, ask: Ask, choice: int, first: float | None, *, crowded: bool) -> None:
+    def tell(self, ask: Ask, choice: int, first: float | None, *, crowded: bool, extra: int = 0) -> None:
         """An answer is complete."""
         total = self.loop.time() - ask.at
-        self.fates.append(Fate(ask.at, choice, total if first is None else first - ask.at, total, crowded))
+        self.fates.append(Fate(ask.at, choice, total if first is None else first - ask.at, total, crowded, extra))
 
     async def play(self, one: Callable[[Ask], object]) -> None:
         """Let the users come, and the brownout, and wait for the last answer."""
@@ -118,8 +120,8 @@ def _by_rule(world: World, rule: Rule) -> Callable[[Ask], object]:
 def _by_engine(world: World, ours: Ours) -> Callable[[Ask], object]:
     async def one(ask: Ask) -> None:
         crowds = [world.is_crowded(index) for index in range(len(world.servers))]
-        choice, first = await ours.ask(ask, stream=world.stream)
-        world.tell(ask, choice, first, crowded=crowds[choice])
+        choice, first, extra = await ours.ask(ask, stream=world.stream)
+        world.tell(ask, choice, first, crowded=crowds[choice], extra=extra)
 
     return one
 
@@ -140,6 +142,8 @@ class Numbers(NamedTuple):
     """Mean change of the shares from one five seconds to the next: 0 steady, 1 everybody moves every time."""
     crowded: float
     """Sent into a crowd (beyond the knee) while another provider had room: what herding costs."""
+    extra: float
+    """Calls beside those that answered."""
 
 
 def measured(runs: list[list[Fate]], phase: str) -> Numbers:
@@ -159,7 +163,7 @@ def measured(runs: list[list[Fate]], phase: str) -> Numbers:
         len(fates), quantile(totals, 0.5), quantile(totals, 0.99), quantile(firsts, 0.5), quantile(firsts, 0.99),
         tuple(chosen[index] / len(fates) for index in range(len(FLEET))),
         max(max(shares) for shares in chain.from_iterable(windows)), sum(swings) / max(1, len(swings)),
-        sum(fate.crowded for fate in fates) / len(fates),
+        sum(fate.crowded for fate in fates) / len(fates), sum(fate.extra for fate in fates) / len(fates),
     )  # fmt: skip
 
 

@@ -283,11 +283,11 @@ def test_numbers_by_hand():
         Fate(start + 1, 0, 0.1, 1.0, crowded=True),
         Fate(start + 2, 0, 0.2, 2.0, crowded=False),
         Fate(start + 6, 0, 0.3, 3.0, crowded=False),
-        Fate(start + 7, 1, 0.4, 4.0, crowded=False),
+        Fate(start + 7, 1, 0.4, 4.0, crowded=False, extra=2),
         Fate(start - 1, 2, 9.0, 9.0, crowded=True),
     ]
     numbers = measured([fates], "calm")
-    assert numbers == (4, 3.0, 4.0, 0.3, 0.4, (0.75, 0.25, 0.0), 1.0, 0.5, 0.25)
+    assert numbers == (4, 3.0, 4.0, 0.3, 0.4, (0.75, 0.25, 0.0), 1.0, 0.5, 0.25, 0.5)
 
 
 @pytest.fixture(scope="module")
