@@ -65,6 +65,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.plan.settling": 5.5,
     f"{ENGINE}.plan.relay": 5.5,
     f"{ENGINE}.plan.telling": 5,
+    f"{ENGINE}.plan.verdict": 5.2,
     f"{ENGINE}.plan.journey": 5,
     f"{ENGINE}.store": 5.5,
     f"{ENGINE}.store.memory": 6,

@@ -15,6 +15,7 @@ from langchain_resilient.engine.effects import Admit, Leave, Look, Plan, Queued,
 from langchain_resilient.engine.errors import DeadlineExceededError
 from langchain_resilient.engine.events import AdmissionRefused, Admitted, CircuitChanged, RateLimited, Refusal
 from langchain_resilient.engine.plan.journey import Journey
+from langchain_resilient.engine.plan.verdict import over
 from langchain_resilient.engine.policy import DEFAULT_MAX_WAIT, Target
 from langchain_resilient.engine.quota import LINE_LIMITS
 from langchain_resilient.engine.routing import View, rank
@@ -84,8 +85,9 @@ def admit(
             yield from sleep(journey, reply.seconds, place=True)
             continue
         yield from _leave_line(journey)
-        _note_refusals(journey, reply.refusals)
-        policy.observe(AdmissionRefused(reply.refusals))
+        if not spare:  # an extra call that is not made is nothing that the request was refused
+            _note_refusals(journey, reply.refusals)
+            policy.observe(AdmissionRefused(reply.refusals))
         return reply
 
 
@@ -153,6 +155,6 @@ def first_place(journey: Journey) -> Generator[Any, Any, Ticket]:
             or soonest > patience
             or not journey.fits(journey.order[0], soonest)
         ):
-            raise journey.over()
+            raise over(journey)
         # Everybody waits for the same moment: without jitter they would all come back in it.
         yield from sleep(journey, after_hint(soonest, policy.rand()))

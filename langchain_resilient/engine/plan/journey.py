@@ -14,36 +14,17 @@ from typing import Any
 from langchain_resilient.engine.circuit import Phase
 from langchain_resilient.engine.classify import ErrorKind, Failure, classify
 from langchain_resilient.engine.effects import Begun, Call, Continuation, Place, Request, Settled, Ticket
-from langchain_resilient.engine.errors import (
-    AllProvidersFailedError,
-    CircuitOpenError,
-    DeadlineExceededError,
-    RateLimitedError,
-    RefusedError,
-    StreamInterruptedError,
-)
 from langchain_resilient.engine.events import Attempt, Attempted, Decided, Decision, Refusal, Usage
-from langchain_resilient.engine.plan.course import CALLERS_OWN, OWN_IF_EVERYWHERE
 from langchain_resilient.engine.policy import Policy, Target
 from langchain_resilient.engine.routing import View
 from langchain_resilient.engine.seam import anchor_of
 
 LOGGER = logging.getLogger("langchain_resilient")
-CIRCUIT_REASONS = {
-    "circuit_open": "its circuit is open",
-    "half_open": "its circuit is half-open, and its probes are taken",
-    "forced_open": "its circuit is forced open",
-    "auth": "its credential was refused",
-}
-EXPLAINED = frozenset({*CIRCUIT_REASONS, "blocked", "quota_exhausted"})
-"""Refusals that an earlier error of the provider explains."""
 PROVIDERS_OWN = frozenset({
     ErrorKind.OVERLOADED, ErrorKind.SERVER_ERROR, ErrorKind.TIMEOUT, ErrorKind.STREAM_INTERRUPTED, ErrorKind.RATE_LIMITED,
     ErrorKind.QUOTA_EXHAUSTED, ErrorKind.AUTH, ErrorKind.PERMISSION,
 })  # fmt: skip
 """Errors that say something of the provider, and nothing of what the caller asked."""
-PASSED_OVER = frozenset({"slow", "silent"})
-"""Reasons for which a provider is asked later than it would be."""
 UNSAMPLED_NEED = 1.0
 """Seconds that must be left for a further attempt at a provider that nobody has seen answer yet."""
 
@@ -277,7 +258,8 @@ class Journey:
         for change in settled.changes:
             self.policy.observe(change)
 
-    def _not_tried(self) -> tuple[Refusal, ...]:
+    def not_tried(self) -> tuple[Refusal, ...]:
+        """Why each candidate that was not tried was refused."""
         if not self.refusals:
             return ()
         tried = {attempt.provider for attempt in self.attempts}
@@ -289,7 +271,7 @@ class Journey:
         request = self.request
         self.decision = decision = Decision(
             request.id, None if provider is None else provider.name, self.preferred.name, outcome,
-            self.policy.clock.now() - self.started, self.first_token, tuple(self.attempts), self._not_tried(),
+            self.policy.clock.now() - self.started, self.first_token, tuple(self.attempts), self.not_tried(),
             self.phase, provider is not None and provider.name != self.preferred.name, self.usage,
             None if self.usage is None else self.cost, request.stream, request.lane, request.tenant, self.continued, self.hedged,
         )  # fmt: skip
@@ -297,102 +279,3 @@ class Journey:
         if request.told is not None:
             request.told(decision)
         return decision
-
-    # --------------------------------------------------------------------------------------------------------- error
-    def over(self) -> Exception:
-        """Close the record of a request that nobody answered; what reaches the caller, to be raised."""
-        error, outcome = self.error()
-        self.decide(outcome)
-        return error
-
-    def error(self) -> tuple[Exception, str]:
-        """What reaches the caller, and the record's word for it."""
-        if self.shown:
-            return self._interrupted(), "interrupted"
-        if self.last_error is not None and self.final is not None and self._is_callers_own():
-            return self.last_error, "failed"
-        if len(self.policy.targets) == 1:
-            return self._error_of_one()
-        refusals = [refused(refusal) for refusal in self._not_tried()]
-        if not self.errors:
-            return self._error_of_refusals(refusals)
-        names = ", ".join(f"{attempt.provider} ({attempt.kind})" for attempt in self.attempts)
-        return AllProvidersFailedError(
-            f"every provider failed or was refused; tried: {names}", [*self.errors, *refusals]
-        ), "failed"
-
-    def _interrupted(self) -> StreamInterruptedError:
-        """What was shown stays shown, whatever else is to be said."""
-        kind = next(attempt.kind for attempt in reversed(self.attempts) if attempt.provider == self.speaker.name)
-        told = f"{self.speaker.name}: the stream broke after {len(self.shown)} chunks ({kind})"
-        if self.continuation is not None:
-            refusals = "; ".join(str(refused(refusal)) for refusal in self._not_tried())
-            told += ", and nobody could go on with it" + (f": {refusals}" if refusals else "")
-        text = "".join([self.request.upstream.text(chunk) for chunk in self.shown])
-        error = StreamInterruptedError(told, partial=text, usage=self.usage)
-        error.__cause__ = self.last_error
-        return error
-
-    def _is_callers_own(self) -> bool:
-        if self.final is None:
-            return False
-        kinds = {lapse.failure.kind for lapse in self.lapses.values()}
-        return self.final.kind in CALLERS_OWN or (self.final.kind in OWN_IF_EVERYWHERE and len(kinds) == 1)
-
-    def _error_of_one(self) -> tuple[Exception, str]:
-        if self.last_error is not None:
-            tried = "; ".join(f"{attempt.kind} after {attempt.seconds:.2f} s" for attempt in self.attempts)
-            note = f"langchain_resilient tried {self.policy.targets[0].name} {len(self.attempts)} time(s): {tried}"
-            if note not in getattr(self.last_error, "__notes__", ()):
-                self.last_error.add_note(note)
-            return self.last_error, "failed"
-        refusal = next(iter(self.refusals.values()))
-        error = refused(refusal)
-        if refusal.reason in EXPLAINED:
-            error.__cause__ = _without_frames(self.policy.last_errors.get(self.policy.targets[0].name))
-        return error, "deadline" if isinstance(error, DeadlineExceededError) else "refused"
-
-    @staticmethod
-    def _error_of_refusals(refusals: list[RefusedError]) -> tuple[Exception, str]:
-        kinds = {type(refusal) for refusal in refusals}
-        waits = [refusal.retry_after for refusal in refusals if refusal.retry_after is not None]
-        message = "; ".join(str(refusal) for refusal in refusals)
-        if kinds == {RateLimitedError}:
-            return RateLimitedError(message, retry_after=min(waits, default=None), never=not waits), "refused"
-        if kinds == {DeadlineExceededError}:
-            return DeadlineExceededError(message), "deadline"
-        return AllProvidersFailedError(f"no provider could take the request: {message}", refusals), "refused"
-
-
-def _without_frames(error: BaseException | None) -> BaseException | None:
-    """Another caller's error, without its frames: their locals are that caller's prompt."""
-    link, depth = error, 0
-    while link is not None and depth < 8:
-        link.__traceback__ = None
-        link, depth = link.__cause__ or link.__context__, depth + 1
-    return error
-
-
-def refused(refusal: Refusal) -> RefusedError:
-    """The exception that says what a refusal says."""
-    name, reason, wait = refusal
-    when = "" if wait is None else f"; retry in {wait:.3g} s"
-    if reason in CIRCUIT_REASONS:
-        return CircuitOpenError(f"{name}: {CIRCUIT_REASONS[reason]}{when}", provider=name, retry_after=wait)
-    if reason == "deadline":
-        return DeadlineExceededError(f"{name}: too little time is left before the deadline", provider=name)
-    if reason == "budget":
-        return RefusedError(f"{name}: its retry budget is used up", provider=name)
-    if reason in PASSED_OVER:
-        return RefusedError(f"{name}: passed over as too {reason}, and not reached in the end", provider=name)
-    if wait is None:
-        return RateLimitedError(
-            f"{name}: the request costs more than its limit {reason!r} allows per period", provider=name, never=True
-        )
-    what = {
-        "blocked": "it asked to be left alone",
-        "quota_exhausted": "its quota is used up",
-        "line": "others wait in its line",
-    }
-    said = what.get(reason, f"its limit {reason!r} is used up")
-    return RateLimitedError(f"{name}: {said}{when}", provider=name, retry_after=wait)

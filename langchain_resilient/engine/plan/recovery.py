@@ -15,6 +15,7 @@ from langchain_resilient.engine.events import FellBack, Retried
 from langchain_resilient.engine.plan.admission import admit, look, sleep
 from langchain_resilient.engine.plan.course import COURSES, delay_alone, delay_beside_others
 from langchain_resilient.engine.plan.journey import Journey, Lapse
+from langchain_resilient.engine.plan.verdict import over
 from langchain_resilient.engine.policy import Target
 
 
@@ -22,7 +23,7 @@ def next_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     """Where to go after a failure; raises what the caller is to see when there is nowhere."""
     failure, failed = journey.final, journey.failed
     if failure is None or not COURSES[failure.kind].onward:
-        raise journey.over()
+        raise over(journey)
     if not journey.views:
         yield from look(journey)
     others = _untried(journey, by_window=failure.kind is ErrorKind.CONTEXT_OVERFLOW)
@@ -34,7 +35,7 @@ def next_place(journey: Journey) -> Generator[Any, Any, Ticket]:
             )
         found = found or (yield from _wait_for_any(journey, failed, others))
     if found is None:
-        raise journey.over()
+        raise over(journey)
     return found
 
 

@@ -25,6 +25,7 @@ from langchain_resilient.engine.errors import AttemptError, TruncatedStreamError
 from langchain_resilient.engine.events import Attempted, Continued, StreamInterrupted, Usage
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 from langchain_resilient.engine.plan.telling import Joint, Kept, Telling, Unheard, Whole
+from langchain_resilient.engine.plan.verdict import over
 
 CUT = frozenset({ErrorKind.SERVER_ERROR, ErrorKind.OVERLOADED, ErrorKind.UNKNOWN, ErrorKind.TIMEOUT})
 """Kinds of failure that are all one to a stream that had begun: it was cut, and that is what the circuit has to know."""
@@ -172,7 +173,7 @@ def _broken(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, fa
     if journey.policy.on_interruption == "continue":
         journey.continuation = journey.request.upstream.continuation(journey.shown)
     if journey.continuation is None:
-        raise journey.over()
+        raise over(journey)
 
 
 def _settle_break(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen, failed: Failed) -> Plan:

@@ -4,7 +4,7 @@ import pytest
 
 from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.classify import ErrorKind
-from langchain_resilient.engine.events import Attempted, CircuitChanged, Hedged
+from langchain_resilient.engine.events import AdmissionRefused, Attempted, CircuitChanged, Hedged
 from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.quota import RateLimits
 from tests.engine.harness import NEVER, STOP, Chunk, Step, admitted, settle, status, target
@@ -124,6 +124,7 @@ def test_nobody_in_trouble_is_asked_besides(world, trouble):
         admitted(w.store, b)
     outcome = w.ask(stream=True)
     assert (outcome.text, w.asked, outcome.decision.hedged) == ("late", ["a"], False)
+    assert (outcome.decision.refusals, w.told(AdmissionRefused)) == ((), [])
 
 
 def test_a_second_that_fails_costs_nothing(world):
