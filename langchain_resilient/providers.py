@@ -18,6 +18,7 @@ from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.errors import SettingsError, require, warn_user
 from langchain_resilient.engine.policy import LONGEST_RESPONSE, SLOWEST_OUTPUT, Target, Timeouts
 from langchain_resilient.engine.quota import RateLimits
+from langchain_resilient.hanging_up import let_hang_up
 from langchain_resilient.identity import (
     LITELLM_NAMES,
     credential_of,
@@ -287,6 +288,7 @@ def client_of(model: BaseChatModel, word: str, call_kwargs: Mapping[str, Any]) -
         model = model.model_copy(update={"streaming": False})
     if model.rate_limiter is not None:
         model = model.model_copy(update={"rate_limiter": BoundedLimiter(model.rate_limiter)})
+    let_hang_up(model)
     streams = own._stream is not BaseChatModel._stream or own._astream is not BaseChatModel._astream
     return Client(
         model=model,

@@ -72,14 +72,23 @@ KINDS = {"continues": True, "restarts": False, "obeys": None, "refuses": True}
 """What the provider that goes on does, and what its user says of it."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.fixture(scope="module", params=KINDS)
+def told(request: pytest.FixtureRequest) -> tuple[ResilientChatModel, Teller, Teller]:
+    """A model, who begins and who goes on: one for all texts, as making one takes as long as an answer."""
+    first, second = Teller(parts=()), Teller(parts=(), kind=request.param)
+    providers = [Provider(first, name="first"), Provider(second, name="second", prefill=KINDS[request.param])]
+    model = ResilientChatModel(providers, namespace=fresh())
+    for provider in ("first", "second"):
+        model.override(provider, "disabled")  # a thousand breaks in a row, and nobody's circuit opens
+    return model, first, second
+
+
 @pytest.mark.parametrize("name", TEXTS)
-async def test_cut_at_every_chunk(name: str, kind: str):
+async def test_cut_at_every_chunk(name: str, told: tuple[ResilientChatModel, Teller, Teller]):
     """Wherever it is cut the text comes whole, from providers that go on, start again from the top, obey, or refuse a begun answer."""
-    parts = chunks(name)
-    for cut_at in range(1, len(parts) + 1):
-        first = Teller(parts=parts, cut_at=cut_at)
-        second = Provider(Teller(parts=parts, kind=kind), name="second", prefill=KINDS[kind])
-        model = ResilientChatModel([Provider(first, name="first"), second], namespace=fresh())
+    model, first, second = told
+    first.parts = second.parts = parts = chunks(name)
+    for first.cut_at in range(1, len(parts) + 1):
+        model._engine.policy.no_prefill.clear()  # so that it is refused at every cut
         shown = [chunk async for chunk in model.astream("Tell me")]
-        assert "".join(chunk.text for chunk in shown) == TEXTS[name], f"cut after {cut_at} chunks"
+        assert "".join(chunk.text for chunk in shown) == TEXTS[name], f"cut after {first.cut_at} chunks"

@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
@@ -25,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 GREETING = "Hello from the fault server."
 SHOWN = "Hello from"  # two chunks of it
-SHORT = 0.3  # seconds: a limit that is meant to fire
+SHORT = 0.2  # seconds: a limit that is meant to fire
 LONG = 20.0  # seconds: one that is not; also the clients' own read timeout, which so never does our work
 GONE_WITHIN = 2.0  # seconds that a busy machine is given to close a connection once a guard has fired
 WAYS = ("stream", "astream")
@@ -146,8 +145,7 @@ async def test_first_token(faulty: FaultServer, healthy: FaultServer, silence: s
     with capture_decisions() as decisions:
         assert await ask(model_of(wire, faulty, healthy, first_token=SHORT), way) == GREETING
     assert told(decisions) == [("one", "timeout", "first_token"), ("two", "ok", None)]
-    if way == "astream":  # of the other colour: below
-        assert await hung_up(faulty)
+    assert await hung_up(faulty)
 
 
 @pytest.mark.parametrize("silence", NO_MORE_CONTENT)
@@ -158,49 +156,17 @@ async def test_idle(faulty: FaultServer, healthy: FaultServer, silence: str, wir
         error = await failure(model_of(wire, faulty, healthy, idle=SHORT), way)
     assert isinstance(error, StreamInterruptedError) and error.partial == SHOWN
     assert told(decisions) == [("one", "timeout", "idle")] and decisions[0].outcome == "interrupted"
-    assert healthy.count == 0
-    if way == "astream":
-        assert await hung_up(faulty)
-
-
-LEFT_HANGING = pytest.mark.xfail(
-    strict=True, reason="the sync driver's reading thread holds the connection of a stream that was given up"
-)
-SILENCES = [
-    pytest.param("first_token", fault, marks=LEFT_HANGING, id=f"first token, {name}")
-    for name, fault in NO_CONTENT.items()
-]
-SILENCES += [
-    pytest.param("idle", fault, marks=[] if name == "empty deltas" else LEFT_HANGING, id=f"idle, {name}")
-    for name, fault in NO_MORE_CONTENT.items()
-]
-
-
-@pytest.mark.parametrize(("limit", "fault"), SILENCES)
-async def test_a_sync_guard_hangs_up(limit: str, fault: Fault):
-    """A guard that fires in a sync stream cancels the upstream call, on every wire."""
-    with contextlib.ExitStack() as running:
-        silent = [running.enter_context(FaultServer()) for _ in WIRES]
-        healthy = running.enter_context(FaultServer())
-        pool = running.enter_context(ThreadPoolExecutor(len(WIRES)))
-
-        def given_up(wire: str, server: FaultServer) -> None:
-            server.always(fault)
-            with contextlib.suppress(StreamInterruptedError):
-                list(model_of(wire, server, healthy, **{limit: SHORT}).stream("hi"))
-
-        list(pool.map(given_up, WIRES, silent))
-        assert await hung_up(*silent, within=1.0)
+    assert await hung_up(faulty) and healthy.count == 0
 
 
 async def test_slow_contents_are_no_silence(faulty: FaultServer, healthy: FaultServer, wire: str, way: str):
     """A stream that takes longer than a limit in all, but not for any one content, is left alone."""
-    faulty.always(Fault.slow(0.08, chunk_delay=0.08))
+    faulty.always(Fault.slow(0.06, chunk_delay=0.06))
     faulty.answer("one two three four five six seven eight")
     with capture_decisions() as decisions:
-        said = await ask(model_of(wire, faulty, healthy, first_token=0.5, idle=0.5), way)
+        said = await ask(model_of(wire, faulty, healthy, first_token=0.4, idle=0.4), way)
     assert said == "one two three four five six seven eight"
-    assert told(decisions) == [("one", "ok", None)] and decisions[0].seconds > 0.5
+    assert told(decisions) == [("one", "ok", None)] and decisions[0].seconds > 0.4
 
 
 # ── Cuts and nonsense ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -271,7 +237,7 @@ async def test_a_caller_that_leaves(faulty: FaultServer, healthy: FaultServer, s
     "fault",
     [
         pytest.param(Fault.slow(0, chunk_delay=0.05), id="talking"),
-        pytest.param(Fault.hang_after(2), marks=LEFT_HANGING, id="silent"),
+        pytest.param(Fault.hang_after(2), id="silent"),
     ],
 )
 async def test_a_sync_caller_that_leaves(faulty: FaultServer, healthy: FaultServer, fault: Fault, wire: str):

@@ -44,7 +44,15 @@ def _headline(decision: Decision) -> Text:
         line.append(f", first token after {duration(decision.first_token)}", style="default")
     if decision.fallback:
         line.append(f", instead of {decision.first_choice}", style="default")
+    if decision.continued:
+        line.append(f", continued {_times(decision.continued)}", style="default")
+    if decision.hedged:
+        line.append(", hedged", style="default")
     return line
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _way(decision: Decision, width: int) -> RenderableType:

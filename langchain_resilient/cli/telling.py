@@ -45,15 +45,21 @@ def failed_call(session: Session, error: Exception, decision: Decision, document
     wait = getattr(error, "retry_after", None)
     later = f"; retry in {duration(wait)}" if isinstance(wait, int | float) and wait > 0 else ""
     details = {"retry_after": wait if later else None, "providers": each}
-    return CommandFailed(_line(error, each) + later, kind=kind, details=details, document=document)
+    return CommandFailed(_line(error, each, decision) + later, kind=kind, details=details, document=document)
 
 
-def _line(error: Exception, each: list[dict[str, Any]]) -> str:
+def _line(error: Exception, each: list[dict[str, Any]], decision: Decision) -> str:
     if isinstance(error, AllProvidersFailedError):
         return "no provider answered: " + "; ".join(_one(item) for item in each)
     if not each or (isinstance(error, ResilienceError) and not isinstance(error, AttemptError)):
         cause = error.__cause__ if isinstance(error, StreamInterruptedError) else None
-        return f"{error}" + (f": {said(cause)}" if cause is not None else "")
+        if cause is None:
+            return str(error)
+        # The last word may be that of somebody else, who was to go on.
+        failed = [attempt for attempt in decision.attempts if attempt.kind != "ok"]
+        names = {attempt.provider for attempt in failed}
+        who = f"{failed[-1].provider}: {outcome(failed[-1])}: " if len(names) > 1 else ""
+        return f"{error}: {who}{said(cause)}"
     return _one(each[-1])
 
 

@@ -268,6 +268,8 @@ class Look(NamedTuple):
     max_output: int | None
     tail: float | None = None
     """The quantile of the time to first token that is asked for."""
+    predicts: bool = False
+    """Whether a prediction of each one's time is asked for."""
 
 
 class Leave(NamedTuple):
@@ -360,7 +362,13 @@ class Store(Protocol):
     """Where circuits, limits and latencies live. Every step is atomic."""
 
     def look(
-        self, targets: tuple[Target, ...], *, stream: bool, max_output: int | None, tail: float | None = None
+        self,
+        targets: tuple[Target, ...],
+        *,
+        stream: bool,
+        max_output: int | None,
+        tail: float | None = None,
+        predicts: bool = False,
     ) -> tuple[View, ...]:
         """What is known of each target."""
 

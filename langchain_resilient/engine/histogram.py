@@ -122,9 +122,11 @@ class Trend:
     A moving average of logarithms: as robust as a median, no buckets, and it turns within seconds where traffic is dense.
     """
 
-    __slots__ = ("_count", "_crowd", "_log", "heard")
+    __slots__ = ("_count", "_crowd", "_log", "heard", "wanted")
 
     def __init__(self) -> None:
+        self.wanted = True
+        """Whether anybody goes by it: it costs as much as all else that is done with an answer's time."""
         self._log = 0.0
         self._crowd = 1.0
         self._count = 0

@@ -111,7 +111,8 @@ class Timings:
     def add(self, seconds: float, now: float, max_latency: float | None) -> None:
         """Count one answer."""
         self.summary.add(seconds, now)
-        self.trend.add(seconds, self.silence.crowd, now)
+        if self.trend.wanted:
+            self.trend.add(seconds, self.silence.crowd, now)
         if max_latency is not None:
             self.slowness.sample(seconds, now, seen=self, max_latency=max_latency)
 
@@ -247,20 +248,34 @@ class Paces(Summary):
     def add(self, value: float, now: float) -> None:
         """Count one sample."""
         super().add(value, now)
-        self.trend.add(value, self._streams.silence.crowd, now)
+        if self.trend.wanted:
+            self.trend.add(value, self._streams.silence.crowd, now)
 
 
 class RouteLatency:
-    """All that is known of one provider's speed."""
+    """All that is known of one provider's speed.
+
+    Args:
+        predicts: Whether trends are kept from the beginning; else `predict` begins them.
+    """
 
     __slots__ = ("calls", "inter_token", "output", "streams")
 
-    def __init__(self) -> None:
+    def __init__(self, *, predicts: bool = True) -> None:
         self.calls = Timings()
         self.streams = Timings()
         self.streams.silence.speaks = True
         self.inter_token = Paces(self.streams)
         self.output = Summary(LogHistogram(lowest=1.0, highest=10_000_000.0))
+        self._follow(predicts=predicts)
+
+    def predict(self) -> None:
+        """Keep trends from now on: somebody routes by them."""
+        self._follow(predicts=True)
+
+    def _follow(self, *, predicts: bool) -> None:
+        for trend in (self.calls.trend, self.streams.trend, self.inter_token.trend):
+            trend.wanted = predicts
 
     @property
     def silent_calls(self) -> Silence:

@@ -12,6 +12,8 @@ anchor, also where one word is repeated all the time.
 
 from __future__ import annotations
 
+import re
+from functools import cached_property
 from typing import Literal
 
 Surplus = int | Literal["anew"] | None
@@ -25,6 +27,10 @@ SAME_START = 12
 """A continuation that has so many first characters in common with what was shown, and then differs, is a new answer."""
 SURE_OVERLAP = 12
 """So many characters in common are no coincidence."""
+PREAMBLE = 200
+"""Characters that may stand before the anchor and are not shown: a fence, a quotation mark, "Here is the rest:", our own instruction."""
+SENTENCE_ENDS = frozenset(".!?:;…。！？」\"'`)]}>*|-_#")
+"""Characters behind which a capital letter may follow."""
 TAIL = 400
 """How far back a repeated part may begin, other than at the anchor or at the top."""
 
@@ -63,8 +69,10 @@ class Seam:
     def __init__(self, shown: str, anchor: str | None) -> None:
         self._shown = shown
         self._instructed = anchor is not None
-        lost = shown[len(shown.rstrip()) :]
-        self._first = _Match(lost if anchor is None else anchor)
+        self._lost = shown[len(shown.rstrip()) :]
+        """The white space that it ends with."""
+        self._anchor = (anchor or "").strip()
+        self._first = _Match(self._lost if anchor is None else anchor)
         self._top = _Match(shown)
 
     def surplus(self, said: str, *, ended: bool) -> Surplus:
@@ -95,15 +103,27 @@ class Seam:
 
     def _elsewhere(self, said: str, *, ended: bool) -> Surplus:
         """It begins neither with the anchor nor at the top: with some other last part, or with nothing said before."""
+        found = self._anywhere.search(said, 0, PREAMBLE + 3 * len(self._anchor))
+        if found is not None:
+            return _past(self._lost, said, found.end(), ended=ended)
         lead = len(said) - len(said.lstrip())
         words = said[lead:]
         tail = self._shown[-TAIL:]
-        if not ended and words in tail:
+        speaks_up = not words[:1].islower()  # as one who has something to say first, and the anchor may follow
+        if not ended and (words in tail or (speaks_up and len(words) < PREAMBLE)):
             return None
         overlap = next((size for size in range(min(len(words), len(tail)), 0, -1) if tail.endswith(words[:size])), 0)
         if overlap >= SURE_OVERLAP or (overlap > 1 and _completes_a_word(tail, words, overlap)):
             return lead + overlap
-        return ANEW if self._top.matched >= SAME_START else 0
+        if len(words) >= SURE_OVERLAP and words in tail:
+            return ANEW  # it only said again what it was to go on behind
+        in_sentence = self._shown.rstrip()[-1:] not in SENTENCE_ENDS
+        return ANEW if self._top.matched >= SAME_START or (words[:1].isupper() and in_sentence) else 0
+
+    @cached_property
+    def _anywhere(self) -> re.Pattern[str]:
+        """The anchor in any case, with any white space between its words."""
+        return re.compile(r"\s+".join(map(re.escape, self._anchor.split())), re.IGNORECASE)
 
 
 def _completes_a_word(tail: str, words: str, overlap: int) -> bool:
@@ -154,15 +174,15 @@ class _Match:
                     return None
                 self._at += len(blank)
                 if self._at == len(expected):
-                    self._read += len(blank if said_blank.startswith(blank) else said_blank)
+                    self._read += _surplus_blank(blank, said_blank)
                 elif said_blank or self._read == len(said):
                     self._read += len(said_blank)
                 else:
                     self._at -= len(blank)
                     return self._fail()
             elif self._read == len(said):
-                # If it ended here, it says nothing beyond what was shown.
-                return (self._read if self._at else self._fail()) if ended else None
+                # One who said part of it and ended is not through; one who said nothing at all had nothing to add.
+                return self._fail() if ended else None
             elif said[self._read] != expected[self._at]:
                 return self._fail()
             else:
@@ -175,8 +195,22 @@ class _Match:
         return -1
 
 
+def _past(blank: str, said: str, at: int, *, ended: bool) -> int | None:
+    """Where what is new begins, behind a place and the white space that was shown there already; None: too little was said."""
+    said_blank = _blank(said, at)
+    if at + len(said_blank) == len(said) and not ended and not said_blank.startswith(blank):
+        return None
+    return at + _surplus_blank(blank, said_blank)
+
+
+def _surplus_blank(blank: str, said_blank: str) -> int:
+    """How much of some white space was shown already, as `blank`: where they differ, all before the first line break that is new."""
+    if said_blank.startswith(blank):
+        return len(blank)
+    new_line = -1 if "\n" in blank else said_blank.find("\n")
+    return len(said_blank) if new_line < 0 else new_line
+
+
 def _blank(text: str, start: int) -> str:
-    end = start
-    while end < len(text) and text[end].isspace():
-        end += 1
-    return text[start:end]
+    rest = text[start:]
+    return rest[: len(rest) - len(rest.lstrip())]

@@ -20,7 +20,7 @@ from langchain_core.messages import (
 
 from langchain_resilient.messages.answers import is_plain, portable
 from langchain_resilient.messages.calls import Ids
-from langchain_resilient.messages.dialects import DIALECTS, Traits, dialect, home_of, traits_of
+from langchain_resilient.messages.dialects import DIALECTS, MARK, Traits, dialect, home_of, traits_of
 from langchain_resilient.messages.notes import Notes
 from langchain_resilient.messages.parts import Block, Parts, with_content
 
@@ -65,7 +65,7 @@ def _needs_look(messages: list[BaseMessage], home: str, origin: str) -> bool:
         if message.type in ANSWERS:
             answer = cast("AIMessage", message)
             told = answer.response_metadata.get("model_provider")
-            if told is not None and DIALECTS.get(told, told) == home:
+            if told is not None and DIALECTS.get(told, told) == home and MARK not in answer.response_metadata:
                 answered = True
             elif answer.tool_calls or answer.invalid_tool_calls or answer.name is not None or not is_plain(answer):
                 if told is not None or home_of(answer) not in {"", home} or _lacks_id(answer):

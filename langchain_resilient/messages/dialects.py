@@ -126,6 +126,10 @@ SIGNS = {
 """Content blocks that give away who wrote a message which does not say it."""
 
 
+MARK = "continued"
+"""The key of `response_metadata` that says of an answer that more than one stream wrote it."""
+
+
 def is_native(block: Mapping[str, Any], home: str) -> bool:
     """Whether a block of the caller's is in the provider's own form."""
     kind = block.get("type", "")
@@ -140,6 +144,9 @@ def traits_of(home: str) -> Traits:
 def home_of(message: Any) -> str:
     """The dialect of the provider that wrote an answer; "" if nothing tells."""
     metadata: Mapping[str, Any] = message.response_metadata
+    if MARK in metadata:
+        # Nobody takes it as its own: thinking that broke off lacks its signature, ids of what was never finished are unknown.
+        return "elsewhere"
     if told := metadata.get("model_provider"):
         return dialect(str(told))
     if isinstance(message.content, list):

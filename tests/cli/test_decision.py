@@ -39,6 +39,15 @@ def test_the_record_tells_who_how_and_why():
     ]
 
 
+def test_the_record_of_a_continued_answer():
+    """How often somebody went on with it, whether or not it came to its end; and that a second provider was asked beside a late one."""
+    assert shown(DECISION._replace(continued=1, fallback=False))[0].endswith("0.6 s, continued once")
+    assert shown(DECISION._replace(continued=2))[0].endswith("instead of a, continued 2 times")
+    broken = DECISION._replace(provider=None, outcome="interrupted", first_token=None, fallback=False, continued=1)
+    assert shown(broken)[0] == "the stream broke after 1.9 s, continued once"
+    assert shown(DECISION._replace(hedged=True, fallback=False))[0].endswith("0.6 s, hedged")
+
+
 def test_the_record_of_a_failure():
     """Where nobody answered it says how it ended; what is not known is not shown."""
     failed = DECISION._replace(

@@ -4,7 +4,12 @@ import pytest
 
 from langchain_resilient.cli.session import Session
 from langchain_resilient.cli.telling import failed_call, said
-from langchain_resilient.engine.errors import AllProvidersFailedError, CircuitOpenError, RateLimitedError
+from langchain_resilient.engine.errors import (
+    AllProvidersFailedError,
+    CircuitOpenError,
+    RateLimitedError,
+    StreamInterruptedError,
+)
 from langchain_resilient.engine.events import Attempt, Decision, Refusal
 
 
@@ -89,6 +94,16 @@ def test_a_refusal_of_ours_is_told_as_it_is():
         Session(), RateLimitedError("a: its limit 'rpm' is used up", retry_after=3.0), decision(refusals=refused), {}
     )
     assert (str(failed), failed.kind) == ("a: its limit 'rpm' is used up; retry in 3 s", "rate_limited")
+
+
+def test_who_could_not_go_on_is_named():
+    """The line tells whose stream broke, and what the last one said who was asked to go on with it."""
+    broken = StreamInterruptedError("a: the stream broke after 3 chunks (timeout), and nobody could go on with it")
+    error = raised_from(ClientError("Sorry."), broken)
+    attempts = (Attempt("a", "timeout", 0.1, limit="idle"), Attempt("b", "overloaded", 0.1, status=503))
+    assert str(failed_call(Session(), error, decision(*attempts), {})) == f"{broken}: b: overloaded 503: Sorry."
+    assert str(failed_call(Session(), error, decision(attempts[0]), {})) == f"{broken}: Sorry."
+    assert str(failed_call(Session(), StreamInterruptedError("a: it broke"), decision(*attempts), {})) == "a: it broke"
 
 
 def test_what_a_provider_said_is_bounded():

@@ -20,7 +20,11 @@ LEASE = 30.0
 
 AT_STORE: dict[type[Effect], Callable[[Store, Any], Any]] = {
     Look: lambda store, effect: store.look(
-        effect.targets, stream=effect.stream, max_output=effect.max_output, tail=effect.tail
+        effect.targets,
+        stream=effect.stream,
+        max_output=effect.max_output,
+        tail=effect.tail,
+        predicts=effect.predicts,
     ),
     Admit: lambda store, effect: store.admit(effect),
     Leave: lambda store, effect: store.leave(effect.place),

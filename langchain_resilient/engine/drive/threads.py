@@ -1,7 +1,11 @@
 """Threads for what would block: a sync call that may outlive its limit, and a sync stream.
 
 Rules of this file: a thread can't be interrupted, so nobody waits for one without a limit; one that outlives its limit is abandoned, what it
-still brings is closed, and at most 64 may wait for one provider before attempts at it fail as `local` instead.
+still brings is closed, and at most 64 may wait for one provider before attempts at it fail as `local` instead. What it waits on can be ended
+from outside, if that registers with the thread's `Line` (`hanging_up` makes HTTP clients do so); whatever does not ends by its own limits.
+
+A line holds only what one of its threads is inside of at this instant, and hangs that up under the lock which a thread needs to leave it. So
+what a thread has left, and perhaps given back to a pool where others find it, is never hung up.
 """
 
 from __future__ import annotations
@@ -10,9 +14,11 @@ import contextvars
 import os
 import queue
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
 
 from langchain_resilient.engine.drive.common import OpenStream
 from langchain_resilient.engine.effects import Answered, Call, End, Failed
@@ -81,6 +87,73 @@ THREADS = Threads()
 os.register_at_fork(after_in_child=THREADS.forked)
 
 
+class HungUp(BaseException):
+    """Raised in a thread that nobody waits for any more. No `Exception`: clients would try again (asyncio's `CancelledError` is none either)."""
+
+
+class Wait(Protocol):
+    """What a thread is inside of, and can be got out of."""
+
+    def hang_up(self) -> None:
+        """Make it end soon. May neither block nor raise."""
+
+
+class Line:
+    """What the threads of one attempt wait on, so that it can be hung up from outside.
+
+    One that is made in an attempt's thread is hung up with that attempt's: a resilient model may be called within another.
+    """
+
+    __slots__ = ("__weakref__", "_inside", "_lock", "_within", "hung_up")
+
+    def __init__(self) -> None:
+        self.hung_up = False
+        self._inside: set[Wait] = set()
+        self._within: weakref.WeakSet[Line] | None = None
+        # Re-entrant: the garbage collector may close a stream, and so hang up, at any moment in any thread.
+        self._lock = threading.RLock()
+        if (around := LINE.get()) is not None:
+            around.hang_up_too(self)
+
+    def hang_up_too(self, line: Line) -> None:
+        """Hang up another line with this one."""
+        with self._lock:
+            if self._within is None:
+                self._within = weakref.WeakSet()
+            self._within.add(line)
+            line.hung_up = self.hung_up
+
+    def check(self) -> None:
+        """Raise `HungUp` if it was hung up: nothing may be begun."""
+        if self.hung_up:
+            raise HungUp
+
+    def enter(self, wait: Wait) -> None:
+        """The present thread begins to wait. Raises `HungUp` if it may not."""
+        with self._lock:
+            self._inside.add(wait)  # before the check: the garbage collector may hang up between the two
+            if self.hung_up:
+                self._inside.discard(wait)
+                raise HungUp
+
+    def leave(self, wait: Wait) -> bool:
+        """It no longer waits; returns whether it was hung up meanwhile, so that what it brings is worth nothing."""
+        with self._lock:
+            self._inside.discard(wait)
+            return self.hung_up
+
+    def hang_up(self) -> None:
+        """End what is waited on now, and let nothing be waited on again."""
+        with self._lock:
+            self.hung_up = True
+            for wait in (*self._inside, *(self._within or ())):
+                wait.hang_up()
+
+
+LINE: contextvars.ContextVar[Line | None] = contextvars.ContextVar("langchain_resilient_line", default=None)
+"""The line of the present attempt, in its threads; None elsewhere."""
+
+
 class Running:
     """A call in a thread of its own.
 
@@ -107,6 +180,8 @@ class Running:
         self.finished = threading.Event()
         self._attempt = attempt
         self._done = done
+        self._abandoned = False
+        self._line = Line()
         self._lock = threading.Lock()
 
     def begin(self) -> None:
@@ -118,10 +193,12 @@ class Running:
             self.finished.set()
 
     def _work(self) -> Callable[[], None]:
+        LINE.set(self._line)  # in the thread's own copy of the context
         try:
             fate = self._attempt(self.call)
         except BaseException as error:  # noqa: BLE001  # see `raised`
-            self.raised = error
+            if not self._abandoned:  # else it is our own hanging up: whoever waited reads `raised` after that
+                self.raised = error
             fate = Failed(LocalFaultError("the call's thread was interrupted"), 0.0)
         return lambda: self._tell(fate)
 
@@ -144,7 +221,8 @@ class Running:
             then(fate)
 
     def abandon(self) -> None:
-        """Nobody waits for it any more: whatever it still brings is closed."""
+        """Nobody waits for it any more: it is hung up, and whatever it still brings is closed."""
+        self._abandoned = True
         route = self.call.ticket.target.route
         THREADS.count(route, 1)
 
@@ -154,6 +232,7 @@ class Running:
                 fate.value.close()
 
         self.afterwards(close)
+        self._line.hang_up()
 
 
 class _Raised(NamedTuple):
@@ -164,6 +243,8 @@ class _Raised(NamedTuple):
 
 class PumpedStream(OpenStream):
     """A provider's sync stream, read by a thread so that waiting for it can end.
+
+    Its line is within that of the attempt that opens it: until the first content has come, whoever abandons the attempt ends the stream.
 
     Args:
         chunks: The stream.
@@ -177,6 +258,7 @@ class PumpedStream(OpenStream):
         self._queue: queue.Queue[Any] = queue.Queue(READ_AHEAD)
         self._closed = False
         self._ended = False
+        self._line = Line()
         self._lock = threading.Lock()
 
     def begin(self) -> None:
@@ -185,11 +267,11 @@ class PumpedStream(OpenStream):
 
     def _pump(self) -> None:
         """Read on until the end, in a thread."""
+        LINE.set(self._line)
         try:
             for chunk in self._chunks:
                 self._queue.put(chunk)
-                if self._closed:
-                    break
+                self._line.check()
         except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
             self._queue.put(Failed(error, 0.0))
         except BaseException as error:  # noqa: BLE001  # see `_Raised`
@@ -199,7 +281,9 @@ class PumpedStream(OpenStream):
         finally:
             close = getattr(self._chunks, "close", None)
             if close is not None:
-                close()
+                # Whoever reads has been told the end already. A client that reads on while it closes is hung up in the middle.
+                with suppress(Exception, HungUp):
+                    close()
             with self._lock:
                 self._ended = True
                 THREADS.count(self._route, -self._closed)
@@ -213,10 +297,11 @@ class PumpedStream(OpenStream):
         return item
 
     def close(self) -> None:
-        """Stop reading as soon as the thread notices; until then it counts as abandoned."""
+        """Hang up, and stop reading as soon as the thread notices; until then it counts as abandoned."""
         with self._lock:
             THREADS.count(self._route, not (self._closed or self._ended))
             self._closed = self._closed or not self._ended
+        self._line.hang_up()
         while True:
             try:
                 self._queue.get_nowait()

@@ -45,7 +45,9 @@ def look(journey: Journey) -> Generator[Any, Any, tuple[View, ...]]:
     """View all candidates, and keep the views."""
     targets, request, hedge = journey.policy.targets, journey.request, journey.policy.hedge
     tail = None if hedge is None else hedge.quantile
-    views: tuple[View, ...] = yield Look(targets, request.stream and not request.whole, request.max_output, tail)
+    views: tuple[View, ...] = yield Look(
+        targets, request.stream and not request.whole, request.max_output, tail, journey.policy.routing == "latency"
+    )
     journey.views = {target.name: view for target, view in zip(targets, views, strict=True)}
     return views
 

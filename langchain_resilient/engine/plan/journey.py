@@ -151,9 +151,8 @@ class Journey:
 
     def may_hedge(self, ticket: Ticket) -> bool:
         """Whether somebody else may be asked beside this attempt, if it is late: not beside one that is raced or looked at already."""
-        policy, request = self.policy, self.request
-        several = len(policy.targets) > 1 and self.attempts_left() > 1
-        return policy.hedge is not None and several and not ticket.probe and request.upstream.streams(ticket.target)
+        several = len(self.policy.targets) > 1 and self.attempts_left() > 1
+        return several and ticket.stream and not ticket.probe and self.request.upstream.streams(ticket.target)
 
     def _begin(self, ticket: Ticket) -> Begun | None:
         """How the provider is told to go on with what was shown, if a word of it was."""

@@ -91,7 +91,8 @@ def _alone(journey: Journey) -> list[tuple[float, Target]]:
         )
         if delay is not None and journey.fits(target, delay):
             found.append((delay, target))
-    return sorted(found, key=lambda pair: pair[0])
+    # Of those that may be asked at once first the one that was not at fault: it turned our words down, and is asked in others.
+    return sorted(found, key=lambda pair: (pair[0], journey.lapse(pair[1]).failure.kind is not ErrorKind.LOCAL))
 
 
 def _affords(journey: Journey, lapse: Lapse) -> bool:

@@ -103,6 +103,8 @@ def _to_its_end(
             if isinstance(chunk, End):
                 break
             if isinstance(chunk, Failed):
+                if seen.finish_reason is not None:
+                    break  # it had said all, and that it had
                 return chunk
             waited = 0.0 if upstream.has_content(chunk) else waited + took
         seen.add(chunk)

@@ -60,12 +60,19 @@ def answer(request: Request, policy: Policy) -> Plan:
         else:
             ticket = yield from first_place(journey)
         while True:
-            ticket, answered = yield from _attempts(journey, ticket)
-            if not request.stream:
-                journey.decide("answered", provider=ticket.target)
-                return answered.value
-            if (yield from relay(journey, ticket, answered)):
-                return journey.value
+            if ticket.raced:
+                won = yield from _race(journey, ticket)
+            elif policy.hedge is not None and journey.may_hedge(ticket):
+                won = yield from _hedge(journey, ticket)
+            else:
+                won = yield from settle(journey, ticket, (yield journey.call(ticket)))
+            if won is not None:
+                ticket, answered = won
+                if not request.stream:
+                    journey.decide("answered", provider=ticket.target)
+                    return answered.value
+                if (yield from relay(journey, ticket, answered)):
+                    return journey.value
             ticket = yield from next_place(journey)
     except GeneratorExit:
         raise
@@ -76,20 +83,6 @@ def answer(request: Request, policy: Policy) -> Plan:
         raise
     finally:
         policy.gate.leave()
-
-
-def _attempts(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won]:
-    """Attempt after attempt, until one answers, or begins to. Raises what the caller is to see when there is nobody left to ask."""
-    while True:
-        if ticket.raced:
-            won = yield from _race(journey, ticket)
-        elif journey.may_hedge(ticket):
-            won = yield from _hedge(journey, ticket)
-        else:
-            won = yield from settle(journey, ticket, (yield journey.call(ticket)))
-        if won is not None:
-            return won
-        ticket = yield from next_place(journey)
 
 
 def _enter(journey: Journey) -> None:

@@ -88,14 +88,25 @@ class MemoryStore:
 
     # ---------------------------------------------------------------------------------------------------------- look
     def look(
-        self, targets: tuple[Target, ...], *, stream: bool, max_output: int | None, tail: float | None = None
+        self,
+        targets: tuple[Target, ...],
+        *,
+        stream: bool,
+        max_output: int | None,
+        tail: float | None = None,
+        predicts: bool = False,
     ) -> tuple[View, ...]:
         """What is known of each target."""
         with self._turn:
             now = self._now()
-            return tuple([self._view(target, now, stream, max_output, tail) for target in targets])
+            if predicts:
+                for target in targets:
+                    self._route(target).latency.predict()
+            return tuple([self._view(target, now, stream, max_output, tail, predicts) for target in targets])
 
-    def _view(self, target: Target, now: int, stream: bool, max_output: int | None, tail: float | None) -> View:
+    def _view(
+        self, target: Target, now: int, stream: bool, max_output: int | None, tail: float | None, predicts: bool
+    ) -> View:
         route = self._routes.get(target.route)
         if route is None:
             return CALM
@@ -110,7 +121,7 @@ class MemoryStore:
             slow,
             slow and not why and route.look_due(now),
             timings.p50(seconds) if timings.histogram.recent(seconds) >= ENOUGH_SAMPLES else None,
-            route.latency.predicted(seconds, stream=stream, max_output=max_output),
+            route.latency.predicted(seconds, stream=stream, max_output=max_output) if predicts else None,
             route.latency.in_flight / (target.limits.concurrency or 100),
             None if tail is None else route.tail(tail, seconds),
             tail is not None and route.late(seconds),

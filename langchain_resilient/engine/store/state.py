@@ -59,7 +59,7 @@ class Route:
     def __init__(self) -> None:
         self.circuit = CircuitState()
         self.override: Override | None = None
-        self.latency = RouteLatency()
+        self.latency = RouteLatency(predicts=False)
         self.budget = budget.FULL
         self.explored_at = -EXPLORE_INTERVAL_US
         self.outrun = 0

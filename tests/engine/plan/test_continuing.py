@@ -152,6 +152,13 @@ def test_what_cannot_be_continued_is_told_at_once(world):
     assert (w.asked, type(outcome.error)) == (["a"], StreamInterruptedError)
 
 
+def test_a_break_after_the_finish_reason_is_no_break(world):
+    """All was said, and that it was: nobody is asked to add to it."""
+    w = world({"a": [(*words(SAYS), BROKE)], "b": [words("More?")]})
+    outcome = w.ask(stream=True)
+    assert (outcome.text, w.asked, outcome.error, w.left_over()) == (SAYS, ["a"], None, {})
+
+
 @pytest.mark.parametrize("keep", [1, 2, 3, 4, 5])
 def test_a_caller_that_leaves_a_continued_answer(world, keep):
     """Whenever it leaves nothing is left over, and both streams are closed upstream."""
