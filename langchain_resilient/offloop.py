@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from langchain_resilient.engine.drive.threads import THREADS
+from langchain_resilient.engine.drive.threads import LINE, THREADS, Line
 
 _T = TypeVar("_T")
 _END: Any = object()
@@ -30,7 +30,7 @@ async def in_thread(work: Callable[[], _T], route: str, late: Callable[[], None]
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
-    lock, ended, left = threading.Lock(), False, False
+    lock, ended, left, line = threading.Lock(), False, False, Line()
 
     def settle(value: Any, error: BaseException | None) -> None:
         if done.done():
@@ -42,6 +42,7 @@ async def in_thread(work: Callable[[], _T], route: str, late: Callable[[], None]
 
     def run() -> None:
         nonlocal ended
+        LINE.set(line)
         value, error = None, None
         try:
             value = work()
@@ -65,6 +66,7 @@ async def in_thread(work: Callable[[], _T], route: str, late: Callable[[], None]
             left = not ended
         if left:
             THREADS.count(route, 1)
+            line.hang_up()
         raise
 
 

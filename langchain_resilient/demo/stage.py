@@ -46,6 +46,7 @@ class Stage:
             lambda record: reply_to(prompt_of(record)),
             delay=self._delay(house, condition.slowdown),
             chunk_delay=house.between_words * condition.slowdown,
+            prefill="continue",
         )
         server.always(condition.fault)
 
@@ -65,8 +66,8 @@ class Stage:
 
 
 def prompt_of(record: RecordedRequest) -> str:
-    """The user's question in a request of any of the three wires."""
+    """The user's question in a request of any of the three wires: its first message, as what follows asks to go on with an answer."""
     messages = record.body.get("messages")
-    last = messages[-1] if isinstance(messages, list) and messages else {}
-    content = last.get("content", "") if isinstance(last, dict) else ""
+    first = messages[0] if isinstance(messages, list) and messages else {}
+    content = first.get("content", "") if isinstance(first, dict) else ""
     return content if isinstance(content, str) else ""

@@ -106,12 +106,11 @@ def test_the_story_is_the_one_that_was_announced(played: Watched):
 
 
 async def test_a_server_that_dies_when_nobody_was_told_is_noticed():
-    """Killed at an instant that only chance chose: ours answers all but the stream it was reading, and uses the revived one again."""
+    """Killed at an instant that only chance chose: ours answers all, the stream too that it was reading, and uses the revived one again."""
     play = Play(calm(4.0), seed=5)
     instant = random.uniform(0.6, 1.4)
     playing = asyncio.create_task(play.run())
     await asyncio.sleep(instant)
-    killed = play.elapsed
     for contender in play.contenders:
         contender.stage.servers["openai"].kill()
     await asyncio.sleep(0.8)
@@ -121,11 +120,7 @@ async def test_a_server_that_dies_when_nobody_was_told_is_noticed():
     await playing
     scores = {score.name: score for score in play.result().scores}
     assert scores[OURS].figures.asked == len(play.questions)
-    broken = [fate for fate in scores[OURS].fates if not fate.answered]
-    assert {fate.error for fate in broken} <= {"stream_interrupted"}
-    assert all(
-        play.questions[fate.number].stream and fate.at <= killed <= fate.at + fate.seconds + 0.1 for fate in broken
-    )
+    assert [fate.error for fate in scores[OURS].fates if not fate.answered] == []
     assert scores[OURS].calls["anthropic/claude-sonnet-4-5"] > 0
     assert scores[OURS].calls["openai/gpt-4.1"] > before
     assert any(change.after == "open" for _, change in play.changes)

@@ -128,7 +128,7 @@ def sleep(journey: Journey, seconds: float, *, place: bool = False) -> Plan:
     journey.waited += clock.now() - began
 
 
-def plain_ask(journey: Journey) -> Admit:
+def _plain_ask(journey: Journey) -> Admit:
     """What a healthy day needs: the first provider, if nothing is the matter with it."""
     request, policy = journey.request, journey.policy
     return Admit(
@@ -140,6 +140,10 @@ def plain_ask(journey: Journey) -> Admit:
 def first_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     """The first admission of a request: it may wait out a provider's own short block, and nothing else."""
     policy, request = journey.policy, journey.request
+    if policy.plain and request.deadline is None:
+        plain = yield _plain_ask(journey)
+        if isinstance(plain, Ticket):
+            return granted(journey, plain)
     if journey.left() <= 0:
         msg = f"deadline: got {request.deadline!r}; it is past already, give seconds > 0"
         raise DeadlineExceededError(msg)

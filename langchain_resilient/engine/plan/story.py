@@ -32,7 +32,7 @@ from langchain_resilient.engine.effects import (
 )
 from langchain_resilient.engine.errors import DeadlineExceededError, OverloadedError, StreamInterruptedError
 from langchain_resilient.engine.events import Hedged
-from langchain_resilient.engine.plan.admission import admit, first_place, granted, look, plain_ask
+from langchain_resilient.engine.plan.admission import admit, first_place, look
 from langchain_resilient.engine.plan.course import COURSES
 from langchain_resilient.engine.plan.journey import Journey
 from langchain_resilient.engine.plan.recovery import next_place
@@ -54,16 +54,10 @@ def answer(request: Request, policy: Policy) -> Plan:
     if policy.allowance is not None:
         policy.allowance.earn()
     try:
-        if policy.plain and request.deadline is None:
-            plain = yield plain_ask(journey)
-            ticket = granted(journey, plain) if isinstance(plain, Ticket) else (yield from first_place(journey))
-        else:
-            ticket = yield from first_place(journey)
+        ticket = yield from first_place(journey)
         while True:
-            if ticket.raced:
-                won = yield from _race(journey, ticket)
-            elif policy.hedge is not None and journey.may_hedge(ticket):
-                won = yield from _hedge(journey, ticket)
+            if ticket.raced or policy.hedge is not None:
+                won = yield from _accompanied(journey, ticket)
             else:
                 won = yield from settle(journey, ticket, (yield journey.call(ticket)))
             if won is not None:
@@ -101,6 +95,15 @@ def _release(journey: Journey) -> Plan:
         yield Leave(journey.place)
     for running in journey.loose:
         yield Abandon(running)
+
+
+def _accompanied(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
+    """An attempt beside which somebody else may be asked: at once, if it is late, or not at all."""
+    if ticket.raced:
+        return (yield from _race(journey, ticket))
+    if journey.may_hedge(ticket):
+        return (yield from _hedge(journey, ticket))
+    return (yield from settle(journey, ticket, (yield journey.call(ticket))))
 
 
 def _race(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
