@@ -60,6 +60,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.dead_letters.*": 7,
     f"{ENGINE}.plan": 6,
     f"{ENGINE}.plan.story": 5.9,
+    f"{ENGINE}.plan.racing": 5.7,
     f"{ENGINE}.plan.recovery": 5.6,
     f"{ENGINE}.plan.admission": 5.5,
     f"{ENGINE}.plan.settling": 5.5,

@@ -8,6 +8,7 @@ import pytest
 
 from langchain_resilient import (
     Circuit,
+    Hedge,
     Price,
     Provider,
     RateLimits,
@@ -237,3 +238,16 @@ def test_it_imports_no_langchain():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
+
+
+def test_hedges_and_watched_calls_from_a_file(tmp_path: Path):
+    """`hedge: {}` stands for the defaults, and a mapping for a Hedge's fields; wrong ones are named by their path."""
+    text = "providers: [ollama:one]\nhedge: %s\ntimeouts: {watch_calls: true}\n"
+    model = ResilientChatModel.from_yaml(written(tmp_path, text % "{}"), namespace=fresh())
+    assert (model.hedge, model.timeouts.watch_calls) == (Hedge(), True)
+    model = ResilientChatModel.from_yaml(written(tmp_path, text % "{quantile: 0.9}"), namespace=fresh())
+    assert model.hedge == Hedge(quantile=0.9)
+    with pytest.raises(SettingsError, match=r"Hedge\.max_fraction"):
+        ResilientChatModel.from_yaml(written(tmp_path, text % "{max_fraction: 2}"))
+    with pytest.raises(SettingsError, match="hedge"):
+        ResilientChatModel.from_yaml(written(tmp_path, text % "true"))

@@ -93,6 +93,18 @@ class LogHistogram:
                 break
         return float(self._lowest * GROWTH ** (bucket + 0.5))
 
+    def beyond(self, value: float) -> float:
+        """The share of all time spent that was spent beyond `value`: of those under way at any moment, how many are older; 0 without samples.
+
+        E[(X − v)⁺] / E[X], by the inspection paradox: who looks at a random moment meets the long ones more often.
+        """
+        spent = over = 0.0
+        for bucket, weight in self._weights.items():
+            seconds = self._lowest * GROWTH ** (bucket + 0.5)
+            spent += weight * seconds
+            over += weight * max(0.0, seconds - value)
+        return over / spent if spent else 0.0
+
     def recent(self, now: float) -> int:
         """How many samples came in the last `RECENT` seconds (to a sixth of that)."""
         oldest = int(now * _SLICES / RECENT) - _SLICES
@@ -164,12 +176,13 @@ class Summary:
         histogram: Where the samples go.
     """
 
-    __slots__ = ("_known", "_until", "answers", "histogram")
+    __slots__ = ("_in_tail", "_known", "_until", "answers", "histogram")
 
     def __init__(self, histogram: LogHistogram) -> None:
         self.histogram = histogram
         self.answers = 0
         self._known: dict[float, float | None] = {}
+        self._in_tail: dict[float, float] = {}
         self._until = -math.inf
 
     def add(self, value: float, now: float) -> None:
@@ -181,9 +194,21 @@ class Summary:
 
     def quantile(self, share: float, now: float) -> float | None:
         """As `LogHistogram.quantile`, at most `SUMMARY_AGE` old."""
+        known = self._fresh(now)
+        if share not in known:
+            known[share] = self.histogram.quantile(share)
+        return known[share]
+
+    def in_tail(self, share: float, now: float) -> float:
+        """How many of those under way at any moment are older than that quantile (0 … 1), at most `SUMMARY_AGE` old."""
+        value = self.quantile(share, now)
+        if share not in self._in_tail:
+            self._in_tail[share] = 0.0 if value is None else self.histogram.beyond(value)
+        return self._in_tail[share]
+
+    def _fresh(self, now: float) -> dict[float, float | None]:
         if now >= self._until:
             self._known.clear()
+            self._in_tail.clear()
             self._until = now + SUMMARY_AGE
-        if share not in self._known:
-            self._known[share] = self.histogram.quantile(share)
-        return self._known[share]
+        return self._known

@@ -236,7 +236,9 @@ class AsyncHands:
         try:
             fate = await effect.running
         except asyncio.CancelledError:
-            fate = Failed(LocalFaultError("the event loop closed before the probe ended"), 0.0)
+            gone = not effect.running.done() or effect.running.cancelled()  # it may have ended in this very moment
+            late = Failed(LocalFaultError("the event loop closed before the probe ended"), 0.0)
+            fate = late if gone else effect.running.result()
         await arun(effect.then(fate), self)
 
     @staticmethod

@@ -70,6 +70,8 @@ class Journey:
     decision: Decision | None = None
     continuation: Continuation | None = None
     """What was shown of a stream that broke, for another to go on with."""
+    misworded = 0
+    """Begun answers that were turned down: our own wrong guesses."""
     continued = 0
     """How often that was done."""
     hedged = False
@@ -169,11 +171,12 @@ class Journey:
         if failure.kind is not ErrorKind.CLIENT_ERROR or begun is None or begun.anchor is not None:
             return False
         self.policy.no_prefill.add(ticket.target.route)
+        self.misworded += 1
         return True
 
     def attempts_left(self) -> int:
         """How many more attempts the request may have: one per provider and `max_retries` in all; faults of our own are free."""
-        counted = sum(attempt.kind != ErrorKind.LOCAL for attempt in self.attempts)
+        counted = sum(attempt.kind != ErrorKind.LOCAL for attempt in self.attempts) - self.misworded
         return len(self.policy.targets) + self.policy.retry.max_retries - counted
 
     # -------------------------------------------------------------------------------------------------------- record

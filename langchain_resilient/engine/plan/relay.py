@@ -21,7 +21,7 @@ from typing import Any
 
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Abandon, Answered, End, Failed, Plan, Pull, Report, Settle, Show, Ticket
-from langchain_resilient.engine.errors import AttemptError, TruncatedStreamError
+from langchain_resilient.engine.errors import TruncatedStreamError
 from langchain_resilient.engine.events import Attempted, Continued, StreamInterrupted, Usage
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 from langchain_resilient.engine.plan.telling import Joint, Kept, Telling, Unheard, Whole
@@ -120,7 +120,8 @@ def _to_its_end(
 
 def _pull(journey: Journey, ticket: Ticket, stream: Any, limit: float) -> Pull:
     # A stream that delivers is not cut by the deadline; but of one that is kept back for its end nothing has been delivered.
-    if journey.request.whole and (left := journey.left()) < limit:
+    kept = journey.request.whole or journey.policy.on_interruption == "restart"
+    if kept and (left := journey.left()) < limit:
         return Pull(stream, max(left, 0.0), ticket, "deadline")
     return Pull(stream, limit, ticket)
 
@@ -128,7 +129,7 @@ def _pull(journey: Journey, ticket: Ticket, stream: Any, limit: float) -> Pull:
 def _show(journey: Journey, told: Callable[..., Iterable[Any]], *chunk: Any) -> Generator[Any, Any, Failed | None]:
     try:
         chunks = list(told(*chunk))
-    except AttemptError as error:  # it can't be read, or not be joined
+    except Exception as error:  # noqa: BLE001  # it can't be read, put together, or joined: somebody else's may
         return Failed(error, 0.0)
     for shown in chunks:
         journey.shown.append(shown)

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from langchain_resilient.engine.classify import ErrorKind
-from langchain_resilient.engine.effects import Abandon, Answered, Failed, Opened, Plan, Report, Settle, Ticket
+from langchain_resilient.engine.effects import Abandon, Answered, Failed, Leave, Opened, Plan, Report, Settle, Ticket
 from langchain_resilient.engine.errors import InvalidOutputError, StreamInterruptedError, TruncatedStreamError
 from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
@@ -48,7 +48,7 @@ def _settle_opening(
     """Report a stream's first content: the attempt's lease stays open until its end, unless nobody will see the rest."""
     if fate.value not in journey.loose:
         journey.loose.append(fate.value)
-    broken = _broken_before_content(journey, ticket, fate.value)
+    broken = broken_before_content(journey, ticket, fate.value)
     if broken is not None:
         yield from close(journey, fate.value)
         yield from _settle_failure(journey, ticket, Failed(broken, fate.seconds))
@@ -74,7 +74,7 @@ def close(journey: Journey, running: Any) -> Plan:
     journey.loose.remove(running)
 
 
-def _broken_before_content(journey: Journey, ticket: Ticket, stream: Any) -> Exception | None:
+def broken_before_content(journey: Journey, ticket: Ticket, stream: Any) -> Exception | None:
     """A stream that ended before it said anything is truncated, unless its provider gave a reason: nobody saw it, so others may try."""
     upstream = journey.request.upstream
     if not stream.exhausted or any(
@@ -119,3 +119,13 @@ def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
     journey.open.remove(ticket)
     journey.failed_at(target, error, failure, settled)
     journey.tell(settled)
+
+
+def release(journey: Journey) -> Plan:
+    """Give back all that a journey holds, as its caller is gone."""
+    for ticket in journey.open:
+        yield Settle(ticket, NEUTRAL)
+    if journey.place is not None:
+        yield Leave(journey.place)
+    for running in journey.loose:
+        yield Abandon(running)

@@ -204,14 +204,8 @@ class MemoryStore:
         if ask.spare:
             return Refused(tuple(refusals))
         pairs = list(zip(ask.targets, refusals, strict=True))
-        for target, refusal in pairs:
-            # Somebody slow is better than nobody: such a circuit means "last", and its probes go on as they would.
-            route = self._route(target)
-            if refusal.reason in OPEN and route.circuit.for_slowness:
-                found = self._take(target, route, self._account(target), ask, now, last=True)
-                if isinstance(found, Ticket):
-                    self._leave_lines(ask, now)
-                    return found
+        if (slow := self._somebody_slow(pairs, ask, now)) is not None:
+            return slow
         if ask.looks_early and all(refusal.reason in OPEN for refusal in refusals):
             # Every circuit is open: better to look early than to fail everybody. Whoever opens soonest is asked first.
             for target, _ in sorted(pairs, key=lambda pair: pair[1].retry_after or 0.0):
@@ -224,6 +218,19 @@ class MemoryStore:
             if (queued := self._queue(target, refusal, ask, now)) is not None:
                 return queued
         return Refused(tuple(refusals))
+
+    def _somebody_slow(self, pairs: list[tuple[Target, Refusal]], ask: Admit, now: int) -> Ticket | None:
+        """A place where only slowness opened the circuit: that means "last", not "never", and its probes go on as they would."""
+        for target, refusal in pairs:
+            route, account = self._route(target), self._account(target)
+            waiting = account.line.front(now) not in {None, ask.attempt}
+            if refusal.reason not in OPEN or not route.circuit.for_slowness or waiting:
+                continue
+            found = self._take(target, route, account, ask, now, last=True)
+            if isinstance(found, Ticket):
+                self._leave_lines(ask, now)
+                return found
+        return None
 
     def _try(self, target: Target, ask: Admit, now: int, *, early: bool = False) -> Ticket | Refusal:
         """Take a place at one target if every mechanism allows it; else say which does not, and write nothing."""

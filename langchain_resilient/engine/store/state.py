@@ -30,6 +30,8 @@ THROTTLE_CAP_US = 60 * SECOND
 FORBIDDEN_IN_A_ROW = 3
 PROVEN_ANSWERS = 3
 LATE_TAIL = 0.95
+LATE_FACTOR = 2.0
+"""Times the usual share of those in flight that are that late."""
 OUTRUN = 3
 OUTRUN_INTERVAL_US = 5 * SECOND
 """The least time between two looks at a provider that was outrun again and again."""
@@ -85,7 +87,11 @@ class Route:
     def late(self, seconds: float) -> bool:
         """Whether many streams at once are later than 95 % are: then none of them is one of the slowest few."""
         tail, silent = self.tail(LATE_TAIL, seconds), self.latency.silent_streams
-        return tail is not None and silent.older(seconds, tail) >= max(HOT_CALLS, len(silent) / HOT_SHARE)
+        if tail is None or (older := silent.older(seconds, tail)) < HOT_CALLS:
+            return False
+        # Where tails are heavy, many of those in flight are among the slowest few at any time: only far more than that is a sign.
+        usual = self.latency.streams.summary.in_tail(LATE_TAIL, seconds)
+        return older >= len(silent) * max(1 / HOT_SHARE, LATE_FACTOR * usual)
 
     def deserted(self, target: Target, seconds: float) -> bool:
         """Whether many are that late, and none that began after them was answered."""
@@ -219,6 +225,8 @@ def _note_latency(route: Route, ticket: Ticket, report: Report, now: int) -> Non
     route.answers += 1
     route.finishes += report.finished
     route.budget = budget.earn(route.budget)
+    if not ticket.stream and route.outrun and route.tail(LATE_TAIL, seconds) is None:
+        route.outrun = 0  # nobody streams there any more who could outrun it
     if report.seconds is not None and (report.whole or not ticket.stream):
         route.latency.calls.add(report.seconds, seconds, ticket.target.max_latency)
         _look_again(route, ticket.target, report.seconds, route.latency.calls)

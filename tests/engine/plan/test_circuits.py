@@ -6,11 +6,24 @@ import pytest
 
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
-from langchain_resilient.engine.effects import Call, Race
+from langchain_resilient.engine.effects import Call, Race, Ticket
 from langchain_resilient.engine.errors import AllProvidersFailedError, CircuitOpenError
 from langchain_resilient.engine.events import CircuitChanged
 from langchain_resilient.engine.quota import RateLimits
-from tests.engine.harness import STOP, Chunk, Step, Stepper, World, admitted, refused, settle, status, target
+from tests.engine.harness import (
+    STOP,
+    Chunk,
+    Step,
+    Stepper,
+    World,
+    admitted,
+    ask_for,
+    queued,
+    refused,
+    settle,
+    status,
+    target,
+)
 
 ONCE = Retry(max_retries=0)
 REOPENED = 61.0
@@ -481,3 +494,16 @@ def test_limits_hold_for_a_slow_last_resort(world):
     for _ in range(2):
         settle(w.store, admitted(w.store, limited))
     assert refused(w.store, limited)[0][0] in {"rpm", "circuit_open"}
+
+
+def test_a_slow_last_resort_has_a_line():
+    """Whoever stands in it is not overtaken by a newcomer."""
+    limits = RateLimits(rpm=60, burst=1, on_limit="wait", max_wait=30.0)
+    slow = Circuit(slow_first_token=1.0, minimum_calls=1)
+    w = World("sync", {"a": ["x"]}, [target("a", limits=limits, circuit=slow)])
+    ticket = admitted(w.store, w["a"])
+    queued(w.store, w["a"], attempt=77)
+    settle(w.store, ticket, seconds=5.0)
+    assert w.circuit("a") == "open"
+    w.clock.advance(1.0)
+    assert not isinstance(w.store.admit(ask_for(w["a"], patience=60.0)), Ticket)

@@ -281,3 +281,32 @@ def test_a_provider_that_does_not_stream_has_an_answers_time(world):
     w = world({"a": [Step(words(SAYS), 30.0)]}, [target("a", timeouts=Timeouts(first_token=1.0))])
     w.upstream.whole_only = {"a"}
     assert w.ask(stream=True).text == SAYS
+
+
+def test_a_restart_keeps_the_deadline(world):
+    """Nothing of it was shown yet, so the deadline cuts it."""
+    slow = (Chunk("One"), *[Chunk(" two", after=4.0)] * 10, STOP)
+    w = world({"a": [slow], "b": [words(SAYS)]}, total=10.0, on_interruption="restart")
+    began = w.clock.now()
+    w.ask(stream=True)
+    assert w.clock.now() - began == 10.0
+
+
+def test_a_whole_answer_that_cannot_be_put_together(world):
+    """Chunks that do not merge are a failure of that attempt, and the next provider answers."""
+
+    def read(text):
+        if text != SAYS:
+            raise TypeError("can't be merged")
+
+    w = world({"a": [words("Something else")], "b": [words(SAYS)]})
+    w.upstream.reads = read
+    assert w.ask(stream=True, whole=True).text == SAYS
+
+
+def test_a_begun_answer_that_is_turned_down_takes_no_attempt(world):
+    """Our wrong guess does not count against `max_retries`."""
+    targets = [target("a"), target("b", takes_prefill=True)]
+    w = world({"a": [cut(SAYS, 4)], "b": [status(400), words(SAYS)]}, targets, retry=Retry(max_retries=0))
+    outcome = w.ask(stream=True)
+    assert (outcome.text, w.asked) == (SAYS, ["a", "b", "b"])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.events import AdmissionRefused, Attempted, CircuitChanged, Hedged
@@ -88,12 +89,21 @@ def test_only_a_share_of_the_requests(world):
     assert len(w.told(Hedged)) == 3
 
 
-def test_a_hedge_is_paid_for_by_the_one_it_goes_to(world):
-    """From its retry budget: with that used up none is sent."""
+def test_a_hedge_within_its_share_costs_nothing_else(world):
+    """A fallback without traffic of its own earns no budget: paid for from that, hedging would end after fifty for good."""
     w = hedging(world, {"a": [says("late", 2.0)], "b": [says("from b", 0.1)]})
-    before = w.status("b")["retry_budget"]
-    w.ask(stream=True)
-    assert w.status("b")["retry_budget"] == pytest.approx(before - 1.0 + 0.1, abs=0.11)
+    for _ in range(100):
+        assert w.ask(stream=True).decision.hedged
+        w.store._routes["a"].outrun = 0
+    assert w.status("b")["retry_budget"] == 100.0
+
+
+def test_a_hedge_beyond_its_share_is_paid_for_by_the_one_it_goes_to(world):
+    """From its retry budget: with that used up none is sent."""
+    w = hedging(world, {"a": [says("late", 2.0)], "b": [says("from b", 0.1)]}, hedge=Hedge(max_fraction=0.0001))
+    crowded(w)
+    assert w.ask(stream=True).decision.hedged
+    assert w.status("b")["retry_budget"] == pytest.approx(99.1)
     w.store._routes["b"].budget = 50.0
     assert w.ask(stream=True).text == "late"
 
@@ -247,3 +257,84 @@ def test_a_provider_that_does_not_stream_is_asked_alone(world):
     w = hedging(world, {"a": [says("late", 9.0)], "b": [says("from b")]})
     w.upstream.whole_only = {"a"}
     assert (w.ask(stream=True).text, w.asked) == ("late", ["a"])
+
+
+def test_what_a_cancelled_one_was_sent_stays_counted(world):
+    """Its prompt was read, so its tokens stay taken from the limit; the answer that nobody heard is given back."""
+    limits = RateLimits(tpm=60_000)  # ten seconds' worth: a bucket of 10,000 tokens, 1000 of them back in a second
+    w = hedging(
+        world, {"a": [says("late", 9.0)], "b": [says("from b", 0.5)]}, [target("a", limits=limits), target("b")]
+    )
+    w.clock.advance(20.0)
+    assert w.ask(stream=True, input_tokens=lambda: 6000, max_output=20).decision.hedged
+    # Of 10,000 the prompt's 6000 are gone, and 1500 have come back in the second and a half since.
+    assert w.status("a")["limits_free"]["tpm"] == pytest.approx(0.55, abs=0.02)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_second_that_ends_without_a_word_costs_nothing(world, retries):
+    """A stream that says nothing and ends has not won: the late one is waited for as long as it takes."""
+    retry = Retry(max_retries=retries)
+    w = hedging(world, {"a": [says("late", 3.0)], "b": [Step((), 0.1)]}, retry=retry)
+    began = w.clock.now()
+    outcome = w.ask(stream=True)
+    assert (outcome.text, w.asked, w.clock.now() - began) == ("late", ["b", "a"], 3.0)
+    assert w.left_over() == {}
+
+
+def test_a_late_one_that_ends_without_a_word(world):
+    """Whoever was asked beside it is waited for."""
+    w = hedging(world, {"a": [Step((), 2.0)], "b": [says("from b", 5.0)]}, retry=Retry(max_retries=0))
+    outcome = w.ask(stream=True)
+    assert (outcome.text, w.asked, w.left_over()) == ("from b", ["a", "b"], {})
+
+
+def test_a_probes_companion_that_ends_without_a_word(world):
+    """It costs the probe's user nothing either."""
+    w = world({"a": [says("probed", 3.0)], "b": [Step((), 0.1)]}, retry=Retry(max_retries=0))
+    w.open("a", seconds=61.0)
+    assert w.ask(stream=True).text == "probed"
+    assert w.left_over() == {}
+
+
+def test_a_third_is_as_well_and_as_paid_for_as_the_second(world):
+    """Whoever takes a failed second's place must be all right, and have the budget."""
+    w = hedging(world, {"a": [says("late", 9.0)], "b": [status(503)], "c": [says("from c", 0.5)]})
+    settle(w.store, admitted(w.store, w["c"]), ErrorKind.SERVER_ERROR)
+    assert (w.ask(stream=True).text, w.asked) == ("late", ["b", "a"])
+
+
+def test_a_third_that_wins_is_a_hedge_that_won(world):
+    """The event tells that somebody else was faster than the late one."""
+    w = hedging(world, {"a": [says("late", 9.0)], "b": [status(503)], "c": [says("from c", 0.5)]})
+    assert w.ask(stream=True).text == "from c"
+    assert w.told(Hedged) == [Hedged("b", "a", won=True)]
+
+
+def test_one_that_was_outrun_comes_back_where_nobody_streams_any_more(world):
+    """Nobody could outrun it then, so an unstreamed answer is enough."""
+    w = hedging(world, {"a": [says("late", 4.0)], "b": [says("from b", 0.1)]}, hedge=Hedge(max_fraction=0.0001))
+    crowded(w)
+    for _ in range(3):
+        w.ask(stream=True)
+    w.upstream.scripts = {"a": [Step("fast again")], "b": [Step("from b", 0.5)]}
+    w.clock.advance(120.0)
+    w.ask()
+    w.land()
+    assert not w.status("a")["slow"]
+
+
+def test_heavy_tails_are_no_sign(world):
+    """Where a quarter of all time is spent on the slowest few, a quarter of those in flight are that late at any moment."""
+    w = world({"a": [says("x")]}, hedge=ALWAYS)
+    for seconds in [0.1] * 95 + [60.0] * 5:
+        ticket = admitted(w.store, w["a"], stream=True)
+        w.store.opened(ticket, seconds)
+        settle(w.store, ticket)
+    for _ in range(3):
+        admitted(w.store, w["a"], stream=True)
+    w.clock.advance(59.0)
+    for _ in range(9):
+        admitted(w.store, w["a"], stream=True)
+    late = [view.late for view in w.store.look((w["a"],), stream=True, max_output=None, tail=0.95)]
+    assert late == [False]
