@@ -15,7 +15,7 @@ from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Report, Settled, Ticket
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
 from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
-from langchain_resilient.engine.latency import HOT_CALLS, HOT_SHARE, LOST, RETURN_AT, RouteLatency, Timings
+from langchain_resilient.engine.latency import HOT_CALLS, LOST, RETURN_AT, RouteLatency, Timings
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import Cost
 from langchain_resilient.engine.store.account import SECOND, Account
@@ -30,6 +30,7 @@ THROTTLE_CAP_US = 60 * SECOND
 FORBIDDEN_IN_A_ROW = 3
 PROVEN_ANSWERS = 3
 LATE_TAIL = 0.95
+LATE_SHARE = 1 / 3
 LATE_FACTOR = 2.0
 """Times the usual share of those in flight that are that late."""
 OUTRUN = 3
@@ -91,7 +92,7 @@ class Route:
             return False
         # Where tails are heavy, many of those in flight are among the slowest few at any time: only far more than that is a sign.
         usual = self.latency.streams.summary.in_tail(LATE_TAIL, seconds)
-        return older >= len(silent) * max(1 / HOT_SHARE, LATE_FACTOR * usual)
+        return older >= len(silent) * max(LATE_SHARE, LATE_FACTOR * usual)
 
     def deserted(self, target: Target, seconds: float) -> bool:
         """Whether many are that late, and none that began after them was answered."""
