@@ -69,7 +69,7 @@ class Provider:
     circuit: Circuit | None = None
     """Overrides the model's circuit settings."""
     timeouts: Timeouts | None = None
-    """Overrides the model's time limits; `total` is the request's, so it stays the model's."""
+    """Overrides the model's time limits; `total` and `watch_calls` are the request's, so they stay the model's."""
     context_window: int | None = None
     """Input tokens it takes (≥ 1): a prompt too large for one goes to the largest of the others first."""
     prefill: bool | None = None
