@@ -6,7 +6,9 @@ fixtures and imports alike, and a library that swallows the error is found out a
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -131,3 +133,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section(f"{len(left)} skipped: they need system packages, and `make test-full` runs them")
         for report in left:
             terminalreporter.line(f"{report.nodeid}  ({report.longrepr[2].removeprefix('Skipped: ')})")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    # A suite that was started in the background inherits this, and so would the processes that are sent a Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
