@@ -338,3 +338,11 @@ def test_heavy_tails_are_no_sign(world):
         admitted(w.store, w["a"], stream=True)
     late = [view.late for view in w.store.look((w["a"],), stream=True, max_output=None, tail=0.95)]
     assert late == [False]
+
+
+def test_a_hedge_that_nobody_could_take_is_not_spent(world):
+    """What was saved up for it is still there."""
+    w = hedging(world, {"a": [says("late", 3.0)], "b": [says("from b", 0.1)]}, hedge=Hedge(max_fraction=0.2))
+    settle(w.store, admitted(w.store, w["b"]), ErrorKind.SERVER_ERROR)
+    assert w.ask(stream=True).text == "late"
+    assert [w.policy.allowance.spend() for _ in range(3)] == [True] * 3
