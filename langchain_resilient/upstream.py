@@ -69,13 +69,6 @@ class Question(NamedTuple):
     way: Way | None
     """How it was bound; None: nothing is bound."""
 
-    @property
-    def streams(self) -> bool:
-        """Whether a stream of it is to be had: not of a chain that is called as a whole, nor where the model has it off."""
-        if self.way is not None and self.way.whole is not None:
-            return False
-        return self.client.streams and not (self.client.off_for_tools and self.arguments.get("tools"))
-
 
 class ChatUpstream:
     """One request to a chat model.
@@ -231,10 +224,9 @@ class ChatUpstream:
 
     def stream(self, target: Target, begun: Begun | None = None) -> Iterator[ChatGenerationChunk]:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
-        question = self._question(target, begun)
-        _, model, messages, arguments, way = question
-        if not question.streams:
+        if not self.streams(target):
             return iter([_as_chunk(self.call(target, begun))])
+        _, model, messages, arguments, way = self._question(target, begun)
         if model.rate_limiter is not None:
             with self.waiting(target):
                 model.rate_limiter.acquire(blocking=True)
@@ -243,11 +235,10 @@ class ChatUpstream:
 
     async def astream(self, target: Target, begun: Begun | None = None) -> AsyncIterator[ChatGenerationChunk]:
         """Ask for a stream of chunks; one chunk from a model that can't stream."""
-        question = self._question(target, begun)
-        client, model, messages, arguments, way = question
-        if not question.streams:
+        if not self.streams(target):
             yield _as_chunk(await self.acall(target, begun))
             return
+        client, model, messages, arguments, way = self._question(target, begun)
         if model.rate_limiter is not None:
             with self.waiting(target):
                 await model.rate_limiter.aacquire(blocking=True)
@@ -270,13 +261,16 @@ class ChatUpstream:
     def streams(self, target: Target) -> bool:
         """Whether a stream from there comes in chunks, and not as one whole answer."""
         client: Client = target.client
-        if not client.streams or self._binding is None:
-            return client.streams
-        try:
-            way, given, _ = self._binding.asked(client, self._kwargs)
-        except Exception:  # noqa: BLE001  # what can't be bound there fails as an attempt, and not here
-            return True
-        return Question(way.client, way.client.model, [], dict(given), way).streams
+        tools = self._kwargs.get("tools")
+        if self._binding is not None:
+            try:
+                way = self._binding.way(client)
+            except Exception:  # noqa: BLE001  # what can't be bound there fails as an attempt, and not here
+                return True
+            if way.whole is not None:
+                return False
+            client, tools = way.client, tools or way.arguments.get("tools")
+        return client.streams and not (client.off_for_tools and tools)
 
     def keeps_time(self, target: Target, seconds: float) -> bool:
         """Whether the client itself gives up within about `seconds`, whatever comes."""
@@ -341,11 +335,13 @@ class ChatUpstream:
     def whole(self, target: Target, chunks: Sequence[ChatGenerationChunk]) -> ChatResult:
         """A stream's chunks as an unstreamed answer, read as one. Raises `InvalidOutputError` if it does not parse or validate."""
         result = generate_from_stream(iter(chunks))
+        message = result.generations[0].message
         way = None if self._binding is None else self._binding.way(target.client)
-        if way is not None and way.whole is not None:
-            result.generations[0].message = chunks[0].message  # it takes the chain's result along
+        known = recall(chunks[0].message)
+        if known is not None and known.read:  # it came whole, and was read when it came
+            remember(message, known)
         elif way is not None and way.reader is not None and not awaits(way.reader):
-            way.read(result.generations[0].message, self.usage(result))
+            way.read(message, self.usage(result))
         return result
 
 

@@ -59,6 +59,7 @@ def left(server: FaultServer) -> bool:
     return request.wait_ended(SOON) and request.disconnected
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("how", MADE)
 @pytest.mark.parametrize("wire", WIRES)
 def test_a_call_that_outlives_its_limit(server: FaultServer, wire: str, how: str):
@@ -77,6 +78,7 @@ def test_a_call_that_outlives_its_limit(server: FaultServer, wire: str, how: str
     assert (status["failures_in_a_row"], status["in_flight"], status["circuit"]) == (1, 0, "closed")
 
 
+@pytest.mark.e2e
 def test_who_else_uses_the_client_is_not_concerned(server: FaultServer):
     """The same client answers the next attempt, and its owner's own calls, after one was hung up."""
     client = instance(server, "openai", timeout=LONG)
@@ -88,6 +90,7 @@ def test_who_else_uses_the_client_is_not_concerned(server: FaultServer):
     assert [request.disconnected for request in server.requests] == [True, False, False]
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 def test_a_client_that_tries_again_does_not(server: FaultServer, wire: str):
     """A client whose own retries are on is out of them too: one request reached the provider, and its thread is free."""
@@ -100,6 +103,7 @@ def test_a_client_that_tries_again_does_not(server: FaultServer, wire: str):
     assert server.count == 1
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("way", ["invoke", "stream"])
 def test_a_model_within_a_model(server: FaultServer, way: str):
     """A resilient model that another one calls is hung up with it, and asks nobody else then."""
@@ -125,6 +129,7 @@ class Mumbling(ScriptedChatModel):
             yield ChatGenerationChunk(message=AIMessageChunk(""))
 
 
+@pytest.mark.e2e
 def test_a_stream_that_only_mumbles_ends():
     """What can't be hung up ends with its next chunk, even before the first content, where nobody has closed it."""
     model = resilient(Mumbling(model_name="one"), scripted("two"), timeouts=Timeouts(first_token=SHORT))
@@ -254,6 +259,7 @@ def test_a_connection_that_was_given_back_is_never_shut(client: httpx.Client, li
     assert asking.result() == "go"
 
 
+@pytest.mark.e2e
 def test_no_thread_leaves_while_it_is_hung_up():
     """Who is being hung up can't give back its connection before that is over."""
     line, shutting, go, passed = Line(), threading.Event(), threading.Event(), threading.Event()
@@ -292,6 +298,7 @@ def test_what_was_left_is_not_hung_up():
     assert line._inside == {waits[2]}
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("how", ["silent", "in the middle", "in the clear", "whole but late"])
 def test_a_request_that_is_hung_up(client: httpx.Client, listener: Listener, how: str):
     """The server sees it at once, and what had come by then is never taken for an answer."""
@@ -316,6 +323,7 @@ def test_a_request_that_is_hung_up(client: httpx.Client, listener: Listener, how
     assert gone(connection) and not client._transport._pool.connections
 
 
+@pytest.mark.e2e
 def test_nothing_is_sent_once_it_is_hung_up(client: httpx.Client, listener: Listener):
     """No connection is made any more, and none that is there is used."""
     line = Line()
@@ -341,6 +349,7 @@ def test_nothing_is_sent_once_it_is_connected(client: httpx.Client, listener: Li
     assert connection.recv(65536) == b""
 
 
+@pytest.mark.e2e
 def test_a_request_that_can_not_be_sent(client: httpx.Client, listener: Listener):
     """A provider that does not read what it is sent is hung up as well."""
     line = Line()
@@ -352,6 +361,7 @@ def test_a_request_that_can_not_be_sent(client: httpx.Client, listener: Listener
     assert isinstance(asking.result(), HungUp) and gone(connection)
 
 
+@pytest.mark.e2e
 def test_over_tls(client: httpx.Client, listener: Listener):
     """An encrypted connection is hung up too."""
     line = Line()
@@ -364,6 +374,7 @@ def test_over_tls(client: httpx.Client, listener: Listener):
     assert connection.recv(65536) == b""
 
 
+@pytest.mark.e2e
 def test_a_handshake(client: httpx.Client, listener: Listener):
     """A provider that accepts and then says nothing, not even a handshake, is hung up; it is that attempt's failure alone."""
     line = Line()
@@ -380,6 +391,7 @@ def test_a_handshake(client: httpx.Client, listener: Listener):
     assert asking.result() == "ok"
 
 
+@pytest.mark.e2e
 def test_a_unix_socket(tmp_path: Any):
     """A provider on this machine, at a path, is hung up too."""
     path, line = str(tmp_path / "socket"), Line()
@@ -399,6 +411,7 @@ def test_a_unix_socket(tmp_path: Any):
             listening.accept()
 
 
+@pytest.mark.e2e
 def test_through_a_proxy(listener: Listener):
     """What goes through a proxy has a pool of its own, which is watched as well."""
     line = Line()
@@ -412,6 +425,7 @@ def test_through_a_proxy(listener: Listener):
         assert isinstance(asking.result(), HungUp) and gone(connection)
 
 
+@pytest.mark.e2e
 def test_several_threads_on_one_line(listener: Listener):
     """All requests that an attempt has under way are hung up: a chain may run its steps side by side."""
     line = Line()
@@ -502,6 +516,7 @@ def running(attempt: Callable[[Any], Any]) -> Running:
     return begun
 
 
+@pytest.mark.e2e
 def test_being_hung_up_is_told_to_nobody():
     """Whoever abandoned an attempt has its own answer, and never the thread's `HungUp` instead."""
     entered = threading.Event()
@@ -530,6 +545,7 @@ def test_an_attempts_line_is_its_own():
     assert LINE.get() is None and None not in lines and lines[0] is not lines[1]
 
 
+@pytest.mark.e2e
 def test_a_streams_thread_is_on_its_line():
     """What the thread of a closed stream waits on is hung up, and it begins to wait on nothing else."""
     told: list[Any] = []
@@ -557,6 +573,7 @@ def test_a_streams_thread_is_on_its_line():
     assert told == ["hung up", "raised"]
 
 
+@pytest.mark.e2e
 def test_a_stream_that_fails_to_close_leaves_no_thread():
     """Closing reads on, in some clients, and so is hung up in the middle; nobody is there to be told."""
 

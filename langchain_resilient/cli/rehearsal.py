@@ -152,6 +152,7 @@ class Stage:
         self._policy = replace(
             policy, targets=targets, clock=self._clock, rand=lambda: MOST, gate=Gate(), observe=self._observe,
             heard=frozenset({Attempted, CircuitChanged, CredentialBlocked}), last_errors={}, first_choices={},
+            no_prefill=set(),
             classifier=lambda error: error.failure if isinstance(error, PlayedError) else None,
         )  # fmt: skip
         self._target = next(target for target in targets if target.name == failing)

@@ -112,7 +112,7 @@ class Bucket(NamedTuple):
     """The calls of one slice of the window."""
 
     slice: int
-    """`now // (window / BUCKETS)`."""
+    """`now // slice_of(settings)`."""
     calls: int
     failures: int
     slow: int
@@ -253,8 +253,13 @@ def _count(
     return _open(state, settings, now, outcome, floor=floor, spread=spread, reopened=0)
 
 
+def slice_of(settings: Circuit) -> int:
+    """How long one bucket of the window is, µs."""
+    return max(1, int(settings.window * 1_000_000) // BUCKETS)
+
+
 def _add(buckets: tuple[Bucket, ...], settings: Circuit, now: int, *, failed: bool, slow: bool) -> tuple[Bucket, ...]:
-    index = now * BUCKETS // int(settings.window * 1_000_000)
+    index = now // slice_of(settings)
     if buckets and buckets[-1].slice >= index:
         last = buckets[-1]
         return (*buckets[:-1], Bucket(last.slice, last.calls + 1, last.failures + failed, last.slow + slow))

@@ -354,6 +354,20 @@ class Show(NamedTuple):
     chunk: Any
 
 
+class Later:
+    """A store's reply that is under way, as it comes from elsewhere: a shared store answers so where it must be asked over the wire."""
+
+    __slots__ = ()
+
+    def result(self) -> Any:
+        """Wait for it in this thread."""
+        raise NotImplementedError
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for it in this task."""
+        raise NotImplementedError
+
+
 Effect = Look | Admit | Leave | Call | Race | Detach | Abandon | Opened | Settle | Sleep | Pull | Show
 Plan = Generator[Effect, Any, Any]
 
@@ -361,15 +375,7 @@ Plan = Generator[Effect, Any, Any]
 class Store(Protocol):
     """Where circuits, limits and latencies live. Every step is atomic."""
 
-    def look(
-        self,
-        targets: tuple[Target, ...],
-        *,
-        stream: bool,
-        max_output: int | None,
-        tail: float | None = None,
-        predicts: bool = False,
-    ) -> tuple[View, ...]:
+    def look(self, ask: Look) -> tuple[View, ...]:
         """What is known of each target."""
 
     def admit(self, ask: Admit) -> Ticket | Queued | Refused:

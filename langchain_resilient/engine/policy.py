@@ -269,8 +269,6 @@ class Policy:
     rand: Callable[[], float] = random.random
     hedge: Hedge | None = None
     """When to ask a second provider beside a late one; None: never."""
-    allowance: Allowance | None = None
-    """The hedges that may be sent, where there is a `hedge`."""
     races: bool = True
     """Whether two providers may be asked at once (raced probes)."""
     on_interruption: Interruption = "continue"
@@ -283,13 +281,16 @@ class Policy:
     """The last request's first choice, for calls and for streams: what "latency" sticks to."""
 
     def __post_init__(self) -> None:
-        if self.hedge is not None and self.allowance is None:
-            object.__setattr__(self, "allowance", Allowance(self.hedge))
         require(bool(self.targets), "providers", list(self.targets), "name at least one provider")
         if self.routing not in ROUTINGS:
             raise unknown_name("routing", self.routing, ROUTINGS)
         if self.on_interruption not in INTERRUPTIONS:
             raise unknown_name("on_interruption", self.on_interruption, INTERRUPTIONS)
+
+    @cached_property
+    def allowance(self) -> Allowance | None:
+        """The hedges that may be sent, where there is a `hedge`."""
+        return None if self.hedge is None else Allowance(self.hedge)
 
     @cached_property
     def plain(self) -> bool:

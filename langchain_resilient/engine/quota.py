@@ -157,9 +157,13 @@ def counts_tokens(limits: RateLimits) -> bool:
 
 def increment(dimension: Dimension, cost: int, scale: int = FULL) -> int:
     """How far `cost` units move `tat`, µs, with the limit scaled to `scale` thousandths."""
-    if scale == FULL:
-        return -(-cost * dimension.period // dimension.limit)
-    return -(-cost * dimension.period * FULL // (dimension.limit * scale))
+    whole = -(-cost * dimension.period // dimension.limit)
+    return whole if scale == FULL else stretched(whole, scale)
+
+
+def stretched(step: int, scale: int) -> int:
+    """An increment with the limit scaled to `scale` thousandths. In two roundings, as the numbers must stay below 2⁵³ for the Lua twin."""
+    return -(-step * FULL // scale)
 
 
 def capacity(dimension: Dimension, scale: int = FULL, share: int = FULL) -> int:

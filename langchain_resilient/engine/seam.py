@@ -33,6 +33,7 @@ SENTENCE_ENDS = frozenset(".!?:;…。！？」\"'`)]}>*|-_#")
 """Characters behind which a capital letter may follow."""
 TAIL = 400
 """How far back a repeated part may begin, other than at the anchor or at the top."""
+_BLANK = re.compile(r"\s*")
 
 
 def anchor_of(shown: str) -> str:
@@ -212,5 +213,6 @@ def _surplus_blank(blank: str, said_blank: str) -> int:
 
 
 def _blank(text: str, start: int) -> str:
-    rest = text[start:]
-    return rest[: len(rest) - len(rest.lstrip())]
+    """The white space that begins at a place."""
+    found = _BLANK.match(text, start)
+    return found[0] if found else ""

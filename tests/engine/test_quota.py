@@ -122,7 +122,12 @@ def test_who_needs_an_estimate_of_tokens(limits, needed):
         (only(rpm=7), 7, 1000, MINUTE),  # afresh from the limit: not seven times the rounded interval
         (RPM, 1, 800, 1_250_000),
         (RPM, 1, 200, 5 * S),
-        (only(rpm=7), 1, 700, 12_244_898),  # 8571428.57… / 0.7 = 12244897.96
+        (
+            only(rpm=7),
+            1,
+            700,
+            12_244_899,
+        ),  # 8571429 / 0.7 = 12244898.57…: the rounded interval, stretched and rounded up
         (only(rpd=1000), 1, 1000, 86_400_000),
     ],
 )

@@ -1,39 +1,17 @@
 """FaultServer goes on with an answer that another provider began: by a prefill, by an instruction, or not at all."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 from langchain_core.language_models import BaseChatModel
 
 from langchain_resilient.testing.fault_server import PREFILL_REFUSALS, Fault, FaultServer, Refuse, Repeat
 from langchain_resilient.testing.wires.resume import quoted_in, resumed
-from tests.clients import WIRES, instance
+from tests.testing.paths import PATHS
 
 FULL = "One. Two is\n here. Three 👨‍👩‍👧 ends."
 BEGUN = "One. Two is"
 REST = "\n here. Three 👨‍👩‍👧 ends."
 MARKS = ("<so_far>", "</so_far>")
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages", "ollama": "/api/chat"}
-
-
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    """A server of one's own."""
-    with FaultServer() as running:
-        yield running
-
-
-@pytest.fixture(params=WIRES)
-def wire(request: pytest.FixtureRequest) -> str:
-    """Each wire in turn."""
-    return request.param
-
-
-@pytest.fixture
-def model(server: FaultServer, wire: str) -> BaseChatModel:
-    """The real client of the wire."""
-    return instance(server, wire)
 
 
 def said(model: BaseChatModel, messages: list[tuple[str, str]], *, stream: bool) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 
 import httpx
@@ -11,30 +10,10 @@ from langchain_core.language_models import BaseChatModel
 
 from langchain_resilient.testing.fault_server import Fault, FaultServer
 from langchain_resilient.testing.wires.base import Reply
-from tests.clients import WIRES, instance
+from tests.testing.paths import PATHS
 from tests.texts import TEXTS, chunks, sizes
 
 TEXT = "añ👨‍👩‍👧 שלום e\u0301x\r\n  y"
-PATHS = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages", "ollama": "/api/chat"}
-
-
-@pytest.fixture
-def server() -> Iterator[FaultServer]:
-    """A server of one's own."""
-    with FaultServer() as running:
-        yield running
-
-
-@pytest.fixture(params=WIRES)
-def wire(request: pytest.FixtureRequest) -> str:
-    """Each wire in turn."""
-    return request.param
-
-
-@pytest.fixture
-def model(server: FaultServer, wire: str) -> BaseChatModel:
-    """The real client of the wire."""
-    return instance(server, wire)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (3, 1), (100,), (2, 5, 1)])

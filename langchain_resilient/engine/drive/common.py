@@ -19,13 +19,7 @@ LEASE = 30.0
 """Seconds that a lease lives."""
 
 AT_STORE: dict[type[Effect], Callable[[Store, Any], Any]] = {
-    Look: lambda store, effect: store.look(
-        effect.targets,
-        stream=effect.stream,
-        max_output=effect.max_output,
-        tail=effect.tail,
-        predicts=effect.predicts,
-    ),
+    Look: lambda store, effect: store.look(effect),
     Admit: lambda store, effect: store.admit(effect),
     Leave: lambda store, effect: store.leave(effect.place),
     Opened: lambda store, effect: store.opened(effect.ticket, effect.first_token),

@@ -70,11 +70,12 @@ class Journey:
     decision: Decision | None = None
     continuation: Continuation | None = None
     """What was shown of a stream that broke, for another to go on with."""
+    continued = 0
+    """How often somebody did."""
     misworded = 0
     """Begun answers that were turned down: our own wrong guesses."""
-    continued = 0
-    """How often that was done."""
     hedged = False
+    """Whether somebody was asked beside a late attempt."""
     value: Any = None
     """A whole answer that came as a stream."""
     usage: Usage | None = None

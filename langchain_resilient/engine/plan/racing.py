@@ -104,17 +104,17 @@ def _decide(journey: Journey, runners: tuple[Ticket, ...], raced: Raced) -> Gene
         journey.loose.append(raced.running)
         yield from settle(journey, loser, failed)
         if loser is first:
-            runners, beside = runners[1:], None  # who was asked beside it is waited for alone
-            calls: tuple[Ticket, ...] = ()
+            fresh: tuple[Ticket, ...] = ()
+            runners = runners[1:]  # who was asked beside it is waited for alone
         elif journey.final is not None and not COURSES[journey.final.kind].onward:
             yield from _lose(journey, first, raced.running)
             return None
         else:
             beside = yield from _beside(journey, first, spare=not first.raced, pays=not first.raced)
-            runners = (first,) if beside is None else (first, beside)
-            calls = runners[1:]
+            fresh = () if beside is None else (beside,)
+            runners = (first, *fresh)
         journey.loose.remove(raced.running)
-        raced = yield Race(tuple([journey.call(runner) for runner in calls]), raced.running)
+        raced = yield Race(tuple([journey.call(runner) for runner in fresh]), raced.running)
         raced = yield from _judged(journey, runners, raced)
     journey.loose += [fate.value for fate in raced.fates if isinstance(fate, Answered) and first.stream]
     journey.loose += [] if raced.running is None else [raced.running]

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 
 from langchain_resilient.engine import budget, circuit, quota
-from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Place, Queued, Refused, Report, Settled, Ticket
+from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Look, Place, Queued, Refused, Report, Settled, Ticket
 from langchain_resilient.engine.errors import unknown_name
 from langchain_resilient.engine.events import Refusal
 from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
@@ -87,44 +87,34 @@ class MemoryStore:
         return account
 
     # ---------------------------------------------------------------------------------------------------------- look
-    def look(
-        self,
-        targets: tuple[Target, ...],
-        *,
-        stream: bool,
-        max_output: int | None,
-        tail: float | None = None,
-        predicts: bool = False,
-    ) -> tuple[View, ...]:
+    def look(self, ask: Look) -> tuple[View, ...]:
         """What is known of each target."""
         with self._turn:
             now = self._now()
-            if predicts:
-                for target in targets:
+            if ask.predicts:
+                for target in ask.targets:
                     self._route(target).latency.predict()
-            return tuple([self._view(target, now, stream, max_output, tail, predicts) for target in targets])
+            return tuple([self._view(target, ask, now) for target in ask.targets])
 
-    def _view(
-        self, target: Target, now: int, stream: bool, max_output: int | None, tail: float | None, predicts: bool
-    ) -> View:
+    def _view(self, target: Target, ask: Look, now: int) -> View:
         route = self._routes.get(target.route)
         if route is None:
             return CALM
         account = self._account(target)
         seconds = now / SECOND
         why = self._why_not(target, route, account, now)
-        timings = route.latency.timings(stream=stream)
-        slow = route.is_slow(target, stream=stream)
+        timings, lateness = route.latency.timings(stream=ask.stream), route.lateness
+        slow = route.is_slow(target, stream=ask.stream)
         return View(
             not why,
-            route.hot(target, seconds, max_output),
+            route.hot(target, seconds, ask.max_output),
             slow,
             slow and not why and route.look_due(now),
             timings.p50(seconds) if timings.histogram.recent(seconds) >= ENOUGH_SAMPLES else None,
-            route.latency.predicted(seconds, stream=stream, max_output=max_output) if predicts else None,
+            route.latency.predicted(seconds, stream=ask.stream, max_output=ask.max_output) if ask.predicts else None,
             route.latency.in_flight / (target.limits.concurrency or 100),
-            None if tail is None else route.tail(tail, seconds),
-            tail is not None and route.late(seconds),
+            None if ask.tail is None else lateness.tail(ask.tail, seconds),
+            ask.tail is not None and lateness.many(seconds),
             why,
         )
 

@@ -14,8 +14,8 @@ from langchain_resilient.engine.circuit import CircuitState, Outcome
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Report, Settled, Ticket
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
-from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
-from langchain_resilient.engine.latency import HOT_CALLS, LOST, RETURN_AT, RouteLatency, Timings
+from langchain_resilient.engine.latency import HOT_CALLS, RETURN_AT, RouteLatency, Timings
+from langchain_resilient.engine.lateness import Lateness
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import Cost
 from langchain_resilient.engine.store.account import SECOND, Account
@@ -29,11 +29,6 @@ QUOTA_BLOCK_US = 3600 * SECOND
 THROTTLE_CAP_US = 60 * SECOND
 FORBIDDEN_IN_A_ROW = 3
 PROVEN_ANSWERS = 3
-LATE_TAIL = 0.95
-LATE_SHARE = 1 / 3
-LATE_FACTOR = 2.0
-"""Times the usual share of those in flight that are that late."""
-OUTRUN = 3
 OUTRUN_INTERVAL_US = 5 * SECOND
 """The least time between two looks at a provider that was outrun again and again."""
 OUR_LIMITS = frozenset({"first_token", "idle", "response"})
@@ -57,7 +52,7 @@ CALM_SETTLED = Settled("closed", (), 0.0, affords=True)
 class Route:
     """What all credentials share about one provider."""
 
-    __slots__ = ("answers", "budget", "circuit", "explored_at", "finishes", "latency", "outrun", "override", "spared")
+    __slots__ = ("answers", "budget", "circuit", "explored_at", "finishes", "latency", "lateness", "override", "spared")
 
     def __init__(self) -> None:
         self.circuit = CircuitState()
@@ -65,8 +60,7 @@ class Route:
         self.latency = RouteLatency(predicts=False)
         self.budget = budget.FULL
         self.explored_at = -EXPLORE_INTERVAL_US
-        self.outrun = 0
-        """Streams in a row that were cancelled among many late ones, as somebody asked later spoke first."""
+        self.lateness = Lateness(self.latency.streams)
         self.answers = 0
         self.finishes = 0
         self.spared = False
@@ -78,36 +72,15 @@ class Route:
             return False
         return latency.hot(seconds, call_limit=target.response(max_output), first_token_limit=target.first_token)
 
-    def tail(self, quantile: float, seconds: float) -> float | None:
-        """Seconds to first token that so many streams stay below; None without enough fresh samples."""
-        streams = self.latency.streams
-        return (
-            streams.summary.quantile(quantile, seconds) if streams.histogram.recent(seconds) >= ENOUGH_SAMPLES else None
-        )
-
-    def late(self, seconds: float) -> bool:
-        """Whether many streams at once are later than 95 % are: then none of them is one of the slowest few."""
-        tail, silent = self.tail(LATE_TAIL, seconds), self.latency.silent_streams
-        if tail is None or (older := silent.older(seconds, tail)) < HOT_CALLS:
-            return False
-        # Where tails are heavy, many of those in flight are among the slowest few at any time: only far more than that is a sign.
-        usual = self.latency.streams.summary.in_tail(LATE_TAIL, seconds)
-        return older >= len(silent) * max(LATE_SHARE, LATE_FACTOR * usual)
-
-    def deserted(self, target: Target, seconds: float) -> bool:
-        """Whether many are that late, and none that began after them was answered."""
-        tail = self.tail(LATE_TAIL, seconds)
-        return tail is not None and self.latency.silent_streams.hot(seconds, tail, target.first_token + LOST)
-
     def is_slow(self, target: Target, *, stream: bool) -> bool:
         """Whether it is asked after faster ones: above its `max_latency`, or outrun again and again."""
-        if self.outrun >= OUTRUN:
+        if self.lateness.outrun:
             return True
         return target.max_latency is not None and self.latency.timings(stream=stream).slowness.slow
 
     def look_due(self, now: int) -> bool:
         """Whether somebody slow should be looked at once more."""
-        return now - self.explored_at >= (OUTRUN_INTERVAL_US if self.outrun >= OUTRUN else EXPLORE_INTERVAL_US)
+        return now - self.explored_at >= (OUTRUN_INTERVAL_US if self.lateness.outrun else EXPLORE_INTERVAL_US)
 
     def status(self, target: Target, now: int) -> dict[str, object]:
         """For people: seconds."""
@@ -120,7 +93,7 @@ class Route:
             "probes_in": max(0.0, (state.until - now) / SECOND) if state.phase == "open" else None,
             "failures_in_a_row": state.failures_in_a_row,
             "hot": self.hot(target, seconds),
-            "slow": self.outrun >= OUTRUN or self.latency.calls.slowness.slow or self.latency.streams.slowness.slow,
+            "slow": self.lateness.outrun or self.latency.calls.slowness.slow or self.latency.streams.slowness.slow,
             "in_flight": self.latency.in_flight,
             "p50": calls.quantile(0.5),
             "p99": calls.quantile(0.99),
@@ -137,9 +110,7 @@ def note_opened(
     target = ticket.target
     seconds = now / SECOND
     route.latency.silent_streams.end(ticket.attempt, seconds, answered=True)
-    tail = route.tail(LATE_TAIL, seconds) if route.outrun else None
-    if tail is None or first_token <= tail:
-        route.outrun = 0
+    route.lateness.spoke(first_token, seconds)
     route.latency.streams.add(first_token, seconds, target.max_latency)
     _look_again(route, target, first_token, route.latency.streams)
     before, slow = route.circuit, _slow(target, first_token)
@@ -160,18 +131,20 @@ def note_settled(
         account.leases.pop(ticket.attempt, None)
     if target.dimensions:
         _reconcile(account, ticket, report, now)
-    deserted = report.outrun is not None and _note_outrun(route, ticket, report.outrun, now)
+    fell_silent = report.outrun is not None and route.lateness.cancelled(
+        report.outrun, now / SECOND, max_latency=target.max_latency, limit=target.first_token
+    )
     _note_latency(route, ticket, report, now)
     blocked = _note_blocks(account, ticket, report, now)
     before, slow = route.circuit, _slow(target, report.first_token if ticket.stream else report.seconds)
     if route.override != "disabled":
-        outcome = "success" if report.kind is None else "failure" if deserted else _outcome(route, report)
+        outcome = "success" if report.kind is None else "failure" if fell_silent else _outcome(route, report)
         route.circuit = circuit.report(
             before, target.circuit, now, outcome, generation=ticket.generation, attempt=ticket.attempt, slow=slow,
             floor=int(report.retry_after * SECOND) if report.retry_after else 0,
             spread=0 if outcome == "success" and not slow else spread(),
         )  # fmt: skip
-    reason = "silent" if deserted else report.kind or ("slow" if slow else "ok")
+    reason = "silent" if fell_silent else report.kind or ("slow" if slow else "ok")
     settled = _settled(route, account, target, before, reason, now)
     return settled if blocked is None else settled._replace(changes=(*settled.changes, blocked))
 
@@ -205,18 +178,6 @@ def _outcome(route: Route, report: Report) -> Outcome:
     return outcome
 
 
-def _note_outrun(route: Route, ticket: Ticket, silent: float, now: int) -> bool:
-    """A stream was cancelled as another, asked later, spoke first; whether its provider had fallen silent, which is a failure."""
-    seconds = now / SECOND
-    deserted = route.deserted(ticket.target, seconds)
-    route.outrun += route.late(seconds)
-    # It would have taken longer still: without these samples, the slower a provider the fewer would tell of it. Whether it would have
-    # exceeded a `max_latency` that it has not yet, nobody knows.
-    exceeded = ticket.target.max_latency if silent > (ticket.target.max_latency or 0.0) else None
-    route.latency.streams.add(silent, seconds, exceeded)
-    return deserted
-
-
 def _note_latency(route: Route, ticket: Ticket, report: Report, now: int) -> None:
     seconds = now / SECOND
     answered = report.kind is None
@@ -226,8 +187,8 @@ def _note_latency(route: Route, ticket: Ticket, report: Report, now: int) -> Non
     route.answers += 1
     route.finishes += report.finished
     route.budget = budget.earn(route.budget)
-    if not ticket.stream and route.outrun and route.tail(LATE_TAIL, seconds) is None:
-        route.outrun = 0  # nobody streams there any more who could outrun it
+    if not ticket.stream:
+        route.lateness.answered_whole(seconds)
     if report.seconds is not None and (report.whole or not ticket.stream):
         route.latency.calls.add(report.seconds, seconds, ticket.target.max_latency)
         _look_again(route, ticket.target, report.seconds, route.latency.calls)

@@ -5,6 +5,7 @@ import pytest
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.classify import ErrorKind
+from langchain_resilient.engine.effects import Look
 from langchain_resilient.engine.events import AdmissionRefused, Attempted, CircuitChanged, Hedged
 from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.quota import RateLimits
@@ -94,7 +95,7 @@ def test_a_hedge_within_its_share_costs_nothing_else(world):
     w = hedging(world, {"a": [says("late", 2.0)], "b": [says("from b", 0.1)]})
     for _ in range(100):
         assert w.ask(stream=True).decision.hedged
-        w.store._routes["a"].outrun = 0
+        w.store._routes["a"].lateness._outruns = 0
     assert w.status("b")["retry_budget"] == 100.0
 
 
@@ -336,7 +337,7 @@ def test_heavy_tails_are_no_sign(world):
     w.clock.advance(59.0)
     for _ in range(9):
         admitted(w.store, w["a"], stream=True)
-    late = [view.late for view in w.store.look((w["a"],), stream=True, max_output=None, tail=0.95)]
+    late = [view.late for view in w.store.look(Look((w["a"],), stream=True, max_output=None, tail=0.95))]
     assert late == [False]
 
 

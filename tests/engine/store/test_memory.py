@@ -6,7 +6,7 @@ import pytest
 
 from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.classify import ErrorKind
-from langchain_resilient.engine.effects import Queued, Refused, Report, Ticket
+from langchain_resilient.engine.effects import Look, Queued, Refused, Report, Ticket
 from langchain_resilient.engine.errors import SettingsError
 from langchain_resilient.engine.policy import Price
 from langchain_resilient.engine.quota import RateLimits
@@ -394,7 +394,7 @@ def test_the_dead_report_nothing(store):
 # ------------------------------------------------------------------------------------------------------------------ views
 def test_an_unknown_provider_is_calm(store):
     """Nothing is known, so nothing is the matter; and looking makes nothing."""
-    (view,) = store.look((target("a"),), stream=False, max_output=None)
+    (view,) = store.look(Look((target("a"),), stream=False, max_output=None))
     assert view == type(view)()
     assert store._routes == {}
 
@@ -403,9 +403,9 @@ def test_the_view_of_an_open_one(store, clock):
     """Not available until its time is over."""
     item = target("a")
     opened(store, item)
-    assert not store.look((item,), stream=False, max_output=None)[0].available
+    assert not store.look(Look((item,), stream=False, max_output=None))[0].available
     clock.advance(60.0)
-    assert store.look((item,), stream=False, max_output=None)[0].available
+    assert store.look(Look((item,), stream=False, max_output=None))[0].available
 
 
 @pytest.mark.parametrize(("mode", "available"), [("forced_open", False), ("disabled", True), ("metrics_only", True)])
@@ -415,19 +415,19 @@ def test_the_view_of_an_overridden_one(store, mode, available):
     if available:
         opened(store, item)
     store.override(item, mode)
-    assert store.look((item,), stream=False, max_output=None)[0].available is available
+    assert store.look(Look((item,), stream=False, max_output=None))[0].available is available
 
 
 def test_the_view_of_a_busy_one(store):
     """Its load is a share of its concurrency; its p50 that of its answers, once there are 20 of the last minute."""
     item = limited(concurrency=4)
     for _ in range(20):
-        (view,) = store.look((item,), stream=False, max_output=None)
+        (view,) = store.look(Look((item,), stream=False, max_output=None))
         assert view.p50 is None
         settle(store, admitted(store, item), seconds=2.0)
     for _ in range(2):
         admitted(store, item)
-    (view,) = store.look((item,), stream=False, max_output=None)
+    (view,) = store.look(Look((item,), stream=False, max_output=None))
     assert (view.load, view.p50) == (0.5, pytest.approx(2.0, rel=0.02))
 
 
