@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is built on demand from any Python >= 3.11: PYTHON=... picks one.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-upstream lint type format bench bench-outage build clean
+.PHONY: help demo test test-full test-redis test-upstream lint type format bench bench-outage build clean
 
 # One pip at a time; and test-full needs what test made.
 .NOTPARALLEL:
@@ -20,6 +20,8 @@ PYTEST_ARGS ?=
 BENCH_PYTHON ?= $(BIN)/python
 # One suite or mode alone: make test-upstream UPSTREAM_ARGS='--suite langchain --mode plain'
 UPSTREAM_ARGS ?=
+# One version of redis-py alone: make test-redis REDIS_ARGS='7.4 -k cluster' (what follows the versions is pytest's)
+REDIS_ARGS ?=
 # Options of the demo: make demo DEMO_ARGS='--speed 4 --plain'
 DEMO_ARGS ?=
 
@@ -35,9 +37,14 @@ test: ## Run every test that pip can provide for; lists those that need system p
 	$(call bootstrap,test)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
-test-full: test ## The same, then the tests that need system packages (installed with apt-get)
+test-full: test test-redis ## The same, then on each redis-py, then the tests that need system packages (apt-get)
 	$(call heading,test-full: tests that need system packages)
 	$(BIN)/python scripts/system_tests.py
+
+test-redis: ## Run the tests of the Redis store on every major version of redis-py that is supported
+	$(call heading,test-redis)
+	$(call bootstrap,test)
+	$(BIN)/python scripts/redis_versions.py $(REDIS_ARGS)
 
 test-upstream: ## Run LangChain's own agent tests with every model wrapped
 	$(call heading,test-upstream)
@@ -75,5 +82,5 @@ build: ## Build sdist and wheel into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove .venv, build results and caches
-	rm -rf .venv .venv-unfinished .upstream build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv .venv-unfinished .upstream .redis-versions build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,6 +7,7 @@ from importlib import import_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from langchain_resilient.admission import Admission as Admission
     from langchain_resilient.chat_model import ResilientChatModel as ResilientChatModel
     from langchain_resilient.config import Provider as Provider
     from langchain_resilient.engine.backoff import Retry as Retry
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.policy import Timeouts as Timeouts
     from langchain_resilient.engine.quota import RateLimits as RateLimits
     from langchain_resilient.engine.retrying import exponential_backoff as exponential_backoff
+    from langchain_resilient.keyed import KeyedRateLimiter as KeyedRateLimiter
     from langchain_resilient.middleware import ResilientModelMiddleware as ResilientModelMiddleware
 
 __version__ = "0.1.0"
@@ -37,6 +39,8 @@ _HOMES = {
     "ResilientChatModel": "chat_model",
     "ResilientModelMiddleware": "middleware",
     "Provider": "config",
+    "KeyedRateLimiter": "keyed",
+    "Admission": "admission",
     "Circuit": "engine.circuit",
     "Retry": "engine.backoff",
     "Hedge": "engine.hedge",

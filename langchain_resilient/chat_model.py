@@ -49,7 +49,7 @@ from langchain_resilient.engine.observe.fanout import Fanout
 from langchain_resilient.engine.observe.log import LogObserver
 from langchain_resilient.engine.policy import Classifier, Gate, Interruption, Policy, SystemClock, Target, Timeouts
 from langchain_resilient.engine.routing import Routing
-from langchain_resilient.engine.store.memory import memory_store
+from langchain_resilient.engine.store.opening import MEMORY, open_store, shown
 from langchain_resilient.engine.store.state import OVERRIDES, Override
 from langchain_resilient.identity import common_profile, digest, profile_of
 from langchain_resilient.providers import Client, build
@@ -81,10 +81,12 @@ class ResilientChatModel(BaseChatModel):
 
     providers: SkipValidation[Sequence[str | BaseChatModel | Provider]]
     """Chat models, specs such as "openai:gpt-4.1", or `Provider`s; their order is their priority."""
-    backend: str = "memory://"
-    """Where circuits and limits live: "memory://", this process only. (Shared backends are not built yet.)"""
+    backend: str = Field(MEMORY, repr=False)
+    """Where circuits and limits live: "memory://", this process only, or a URL of Redis (≥ 6.2) or Valkey (≥ 7.2) for all processes that
+    share it: "redis://host:6379/0", "rediss://…" (TLS), "unix:///path", "redis+cluster://host:port,…",
+    "redis+sentinel://host:port,…/service". While it can't be reached this process decides alone, on a fair share of the limits."""
     namespace: str = "default"
-    """Models of one namespace share what they know of a provider."""
+    """Models of one namespace share what they know of a provider: in this process, or in all that share the backend."""
     routing: Routing = "priority"
     """"priority", "latency", "cost" or "weighted"."""
     circuit: InstanceOf[Circuit] = Field(default_factory=Circuit)
@@ -173,6 +175,11 @@ class ResilientChatModel(BaseChatModel):
         shallow.__dict__.pop("_engine", None)
         return super(ResilientChatModel, shallow).__deepcopy__(memo)
 
+    @field_serializer("backend")
+    def _shown_backend(self, backend: str) -> str:
+        # Its URL may hold a password.
+        return shown(backend)
+
     @field_serializer("providers")
     def _names_of(self, _given: Any) -> list[str]:
         # By name alone: the rest of a provider may hold keys.
@@ -194,7 +201,8 @@ class ResilientChatModel(BaseChatModel):
             observe=fanout, heard=fanout, gate=Gate(self.max_pending), clock=clock, on_interruption=self.on_interruption,
             hedge=self.hedge,
         )  # fmt: skip
-        store = memory_store(self.namespace)
+        store = open_store(self.backend, self.namespace)
+        store.listen(fanout, targets)
         for target in targets:
             if store.conflicts(target):
                 _warn_of_conflict(target)

@@ -25,6 +25,7 @@ from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.policy import INTERRUPTIONS, Price, Timeouts
 from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.routing import ROUTINGS
+from langchain_resilient.engine.store.opening import MEMORY, check_backend
 
 SECTIONS: dict[str, type] = {
     "circuit": Circuit,
@@ -255,8 +256,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse nonsensical settings before pydantic sees them, with errors in this library's own form."""
     for name, kind in {"circuit": Circuit, "retry": Retry, "timeouts": Timeouts}.items():
         require(isinstance(settings.get(name, kind()), kind), name, settings.get(name), f"give a {kind.__name__}(...)")
-    backend = settings.get("backend", "memory://")
-    require(backend == "memory://", "backend", backend, 'only "memory://" is built yet: leave it out')
+    check_backend(settings.get("backend", MEMORY))
     hedge, dead_letters = settings.get("hedge"), settings.get("dead_letters")
     require(hedge is None or isinstance(hedge, Hedge), "hedge", hedge, "give a Hedge(...), or None for none")
     require(dead_letters is None, "dead_letters", dead_letters, "it is not built yet: leave it out")

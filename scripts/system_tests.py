@@ -13,6 +13,17 @@ from pathlib import Path
 
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 PYTEST = [sys.executable, "-m", "pytest", "-m", "system", "--system"]
+# Installing a server must not start it: the tests start their own, at ports of their own. Debian's maintainer scripts ask this file, under
+# systemd and without; one that is there already is somebody's own decision and stays.
+WITHOUT_SERVICES = r"""
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT TERM HUP
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+fi
+"$@"
+"""
 
 
 def packages_needed() -> list[str] | None:
@@ -40,14 +51,16 @@ def is_installed(package: str) -> bool:
 
 
 def install(packages: list[str]) -> None:
-    """Install packages with apt-get, as root or through sudo without a question; fail otherwise."""
+    """Install packages with apt-get, starting no service, as root or through sudo without a question; fail otherwise."""
     sudo = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
-    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
+    quietly = ["env", "DEBIAN_FRONTEND=noninteractive", "sh", "-c", WITHOUT_SERVICES, "sh"]
     print(f"system_tests: installing {' '.join(packages)}", flush=True)
     for action in (["update", "-qq"], ["install", "-qq", "--yes", "--no-install-recommends", *packages]):
-        command = [*sudo, *environment, "apt-get", *action]
-        if subprocess.run(command, check=False, stdin=subprocess.DEVNULL).returncode:
-            sys.exit(f"system_tests: {' '.join(command)} failed: install {' '.join(packages)} yourself and run again")
+        command = ["apt-get", *action]
+        if subprocess.run([*sudo, *quietly, *command], check=False, stdin=subprocess.DEVNULL).returncode:
+            sys.exit(
+                f"system_tests: {' '.join([*sudo, *command])} failed: install {' '.join(packages)} yourself and run again"
+            )
 
 
 def main() -> None:

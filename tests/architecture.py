@@ -40,6 +40,8 @@ LINES: dict[str, float] = {
     f"{TOP}.hanging_up": 9,
     f"{TOP}.limiter": 9,
     f"{TOP}.raised": 9,
+    f"{TOP}.keyed": 9,
+    f"{TOP}.admission": 9,
     f"{TOP}.providers": 9,
     f"{TOP}.identity": 9,
     f"{TOP}.call": 9,
@@ -53,8 +55,12 @@ LINES: dict[str, float] = {
     f"{ENGINE}.drive.threads": 7.1,
     f"{ENGINE}.drive.common": 7,
     f"{ENGINE}.retrying": 7,  # the decorator: a small driver of its own
+    f"{ENGINE}.store.opening": 7.1,
     f"{ENGINE}.store.redis": 7,  # the rest of that house: how it asks, what it keeps of the answers, who carries both
-    f"{ENGINE}.store.courier": 6.6,
+    f"{ENGINE}.store.courier": 6.8,
+    f"{ENGINE}.store.letters": 6.7,
+    f"{ENGINE}.store.subscription": 6.6,
+    f"{ENGINE}.store.line": 6.6,
     f"{ENGINE}.store.dial": 6.5,
     f"{ENGINE}.observe": 7,
     f"{ENGINE}.observe.*": 7,
@@ -73,8 +79,11 @@ LINES: dict[str, float] = {
     f"{ENGINE}.store": 5.5,
     f"{ENGINE}.store.memory": 6,
     f"{ENGINE}.store.wire": 5.6,
+    f"{ENGINE}.store.sketches": 5,
     f"{ENGINE}.store.state": 5,
     f"{ENGINE}.store.account": 4,
+    f"{ENGINE}.store.tenants_redis": 7,
+    f"{ENGINE}.store.tenants": 5,
     f"{ENGINE}.store.turn": 0,
     f"{ENGINE}.effects": 3,
     f"{ENGINE}.policy": 2,
@@ -114,6 +123,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     f"{TOP}.middleware*": {"langchain", "langchain_core", "langgraph"},
     f"{TOP}.providers": {"langchain", "langchain_core"},  # init_chat_model, which turns a spec into a model
     f"{TOP}.unseen": {"langchain_core", "langsmith"},
+    f"{TOP}.admission": {"starlette"},  # where somebody asks for a FastAPI dependency
     f"{TOP}.cli*": {"langchain_core", "pydantic", "rich", "typer"},
     f"{TOP}.demo*": {
         "langchain_anthropic",

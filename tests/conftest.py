@@ -7,14 +7,21 @@ fixtures and imports alike, and a library that swallows the error is found out a
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.servers import Server  # at run time inside the fixtures: tests/test_house_rules.py copies this file
 
 _OUTSIDE = dict(os.environ)
 SCRUBBED = (
@@ -32,6 +39,17 @@ settings.register_profile("house", deadline=None, print_blob=True)
 settings.load_profile("house")
 
 
+def _hosts_of(url: str) -> set[str]:
+    """The host names of a URL, and what they resolve to: a CI service is no address of this machine."""
+    hosts = {part.rpartition("@")[2].partition(":")[0] for part in urlsplit(url).netloc.split(",")} - {""}
+    return hosts | {str(found[4][0]) for host in hosts for found in socket.getaddrinfo(host, None)}
+
+
+# The one exception from the rule below, because whoever runs the tests names it: a Redis server to use.
+REDIS_URL = os.environ.get("REDIS_URL")
+_ALLOWED = _hosts_of(REDIS_URL) if REDIS_URL else set()
+
+
 class DialledOutError(ConnectionError):
     """A test reached for an address beyond this machine."""
 
@@ -42,7 +60,7 @@ _dialled: list[str] = []
 def is_local(host: object) -> bool:
     """Whether a host, as the socket module is given it, is this machine."""
     text = host.decode(errors="replace") if isinstance(host, bytes) else host
-    if text in (None, "", "localhost"):
+    if text in (None, "", "localhost") or text in _ALLOWED:
         return True
     try:
         return ip_address(str(text).split("%")[0]).is_loopback
@@ -86,6 +104,43 @@ def _nothing_dials_out(dialled: list[str]) -> Iterator[None]:
     yield
     attempts, dialled[:] = list(dialled), []
     assert not attempts, f"something dialled out (and may have swallowed the refusal): {attempts}"
+
+
+# ── Redis-compatible servers: tests/servers.py ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator["Server"]:
+    """A Valkey 9 of this xdist worker's own, for tests that only use it; whoever hurts a server starts another."""
+    from tests.servers import Server, binary_or_skip, valkey_binary
+
+    with Server(binary_or_skip(valkey_binary)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(request: pytest.FixtureRequest) -> str:
+    """The server to use: REDIS_URL, which others may share (so each test keeps to its `namespace`), else `redis_server`."""
+    return REDIS_URL or request.getfixturevalue("redis_server").url
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test uses, nor another run on the same server."""
+    return f"test-{uuid4().hex}"
+
+
+@pytest.fixture(
+    scope="session",
+    params=["valkey", "redis-6.2", pytest.param("redis-apt", marks=pytest.mark.system("redis-server"))],
+)
+def every_redis(request: pytest.FixtureRequest) -> Iterator["Server"]:
+    """Each server that is supported, in turn: the newest, the oldest, and (in `make test-full`) the distribution's."""
+    from tests.servers import Server, apt_binary, binary_or_skip, floor_binary, valkey_binary
+
+    find = {"valkey": valkey_binary, "redis-6.2": floor_binary, "redis-apt": apt_binary}[request.param]
+    with Server(binary_or_skip(find)) as server:
+        yield server
 
 
 # ── tests that need system packages ──────────────────────────────────────────────────────────────────────────────────

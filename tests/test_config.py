@@ -172,7 +172,7 @@ BAD = {  # text: what the error says, PATH standing for the file's
         "providers:\n  - {model: openai:x, model_kwargs: {api_key: '${NO_SUCH_KEY}'}}",
         "providers[0].model_kwargs.api_key: got '${NO_SUCH_KEY}'; set the environment variable NO_SUCH_KEY, or write ${NO_SUCH_KEY:-default}",
     ),
-    "an unbuilt backend": ("providers: [ollama:x]\nbackend: redis://x", "backend: got 'redis://x'; only"),
+    "an unknown backend": ("providers: [ollama:x]\nbackend: postgres://x", "backend: got 'postgres://'; did you mean 'redis://'?"),
 }  # fmt: skip
 
 

@@ -378,8 +378,8 @@ class Store(Protocol):
     def look(self, ask: Look) -> tuple[View, ...]:
         """What is known of each target."""
 
-    def admit(self, ask: Admit) -> Ticket | Queued | Refused:
-        """A place at the first target that can take the request, or none and nothing written."""
+    def admit(self, ask: Admit) -> Ticket | Queued | Refused | Later:
+        """A place at the first target that can take the request, or none and nothing written. The driver waits for a `Later`."""
 
     def leave(self, place: Place) -> None:
         """Give up a place in a line."""

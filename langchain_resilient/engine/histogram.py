@@ -56,23 +56,31 @@ class LogHistogram:
         self._origin = 0.0
         self._recent: deque[list[int]] = deque(maxlen=_SLICES)
 
+    @staticmethod
+    def bucket_of(value: float, lowest: float = 0.001, highest: float = 3600.0) -> int:
+        """Which bucket a value falls into."""
+        return int(math.log(min(max(value, lowest), highest) / lowest) / _LOG_GROWTH)
+
     def add(self, value: float, now: float) -> None:
         """Count one sample."""
+        self.count(self.bucket_of(value, self._lowest, self._highest), 1, now)
+
+    def count(self, bucket: int, samples: int, now: float) -> None:
+        """Count samples of one bucket."""
         if not self._weights:
             self._origin = now
         age = (now - self._origin) / self._half_life
         if age > _RENORMALISE_AT:
             self._renormalise(now)
             age = 0.0
-        weight = 2.0**age
-        bucket = int(math.log(min(max(value, self._lowest), self._highest) / self._lowest) / _LOG_GROWTH)
+        weight = samples * 2.0**age
         self._weights[bucket] = self._weights.get(bucket, 0.0) + weight
         self._total += weight
         current = int(now * _SLICES / RECENT)
         if self._recent and self._recent[-1][0] >= current:
-            self._recent[-1][1] += 1
+            self._recent[-1][1] += samples
         else:
-            self._recent.append([current, 1])
+            self._recent.append([current, samples])
 
     def _renormalise(self, now: float) -> None:
         factor = 2.0 ** ((self._origin - now) / self._half_life)
@@ -191,6 +199,11 @@ class Summary:
         self.answers += 1
         if self.answers <= ENOUGH_SAMPLES:
             self._until = -math.inf
+
+    def count(self, bucket: int, samples: int, now: float) -> None:
+        """Count samples of one bucket, from elsewhere."""
+        self.histogram.count(bucket, samples, now)
+        self.answers += samples
 
     def quantile(self, share: float, now: float) -> float | None:
         """As `LogHistogram.quantile`, at most `SUMMARY_AGE` old."""

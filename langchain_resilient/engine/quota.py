@@ -215,23 +215,25 @@ def take(dimension: Dimension, tat: int, cost: int, now: int, scale: int = FULL,
     return Taken(ahead if step > room else ahead + step - room, now + ahead + step, step)
 
 
-def reconcile(dimension: Dimension, tat: int, charged: int, estimated: int, actual: int, now: int) -> int:
-    """The new `tat` once the real cost is known.
+def moved(dimension: Dimension, charged: int, estimated: int, actual: int) -> int:
+    """How far the real cost moves `tat` once it is known, µs: forward beyond the estimate, or back (a refund, never above its charge).
 
     Args:
         dimension: The limit.
-        tat: Its present state.
         charged: What the estimate had moved it by, µs.
         estimated: The units that were charged.
         actual: The units that were really used.
-        now: The store's time, µs.
     """
-    if actual == estimated:
-        return tat
     if actual > estimated:
-        return max(tat, now) + increment(dimension, actual - estimated)
-    refund = charged * (estimated - actual) // estimated
-    return tat if tat <= now else max(now, tat - refund)
+        return increment(dimension, actual - estimated)
+    return 0 if actual == estimated else -(charged * (estimated - actual) // estimated)
+
+
+def reconcile(tat: int, by: int, now: int) -> int:
+    """The new `tat` once it has moved by so much: a charge counts from now on, a refund never makes a bucket fuller than full."""
+    if by > 0:
+        return max(tat, now) + by
+    return tat if by == 0 or tat <= now else max(now, tat + by)
 
 
 def tighten(dimension: Dimension, tat: int, remaining: int, now: int, scale: int = FULL) -> int:

@@ -25,6 +25,7 @@ from langchain_resilient.engine.effects import (
     Detach,
     Effect,
     Failed,
+    Later,
     Plan,
     Pull,
     Queued,
@@ -41,6 +42,7 @@ from langchain_resilient.engine.events import Admitted, Decided, Decision, Event
 from langchain_resilient.engine.plan import answer
 from langchain_resilient.engine.policy import Gate, Policy, Target
 from langchain_resilient.engine.store.memory import MemoryStore
+from langchain_resilient.engine.store.redis import RedisStore
 from langchain_resilient.testing.clock import FakeClock
 
 
@@ -363,6 +365,11 @@ class Outcome(NamedTuple):
     decision: Decision
 
 
+def memory(clock: FakeClock) -> MemoryStore:
+    """A store in memory; spread 0: open times without jitter."""
+    return MemoryStore(clock.now, lambda: 0.5)
+
+
 class World:
     """Providers, a store and a clock, and one driver to reach them by.
 
@@ -370,6 +377,7 @@ class World:
         colour: "sync" or "async": the driver.
         scripts: Per provider what it does; see `ScriptedUpstream`.
         targets: The providers; default: one for each script, without settings.
+        store: Makes the store.
         settings: Further fields of the policy.
     """
 
@@ -381,11 +389,12 @@ class World:
         *,
         rand: float = 0.5,
         gate: Gate | None = None,
+        store: Callable[[FakeClock], MemoryStore] = memory,
         **settings: Any,
     ) -> None:
         self.colour = colour
         self.clock = FakeClock()
-        self.store = MemoryStore(self.clock.now, lambda: 0.5)  # spread 0: open times without jitter
+        self.store = store(self.clock)
         self.at_store: Any = WatchedStore(self)
         self.upstream = ScriptedUpstream(self.clock, scripts)
         self.targets = tuple(targets or [target(name) for name in scripts])
@@ -395,6 +404,8 @@ class World:
             self.targets, observe=self.events.append, heard={Admitted}, clock=self.clock, rand=lambda: rand,
             gate=self.gate, **settings,
         )  # fmt: skip
+        if isinstance(self.store, RedisStore):
+            self.store.listen(self.tell, self.targets)
         self.detached: list[tuple[Loser, Callable[[Any], Plan]]] = []
         self.abandoned: list[str] = []
         self.calls: list[Call] = []
@@ -405,6 +416,10 @@ class World:
         self.interrupt: tuple[int, BaseException] | None = None
         """Which effect to interrupt (0: the first), and by what."""
         self.requests = 0
+
+    def tell(self, event: Event) -> None:
+        """What a shared store has to say of the fleet."""
+        self.events.append(event)
 
     def __getitem__(self, name: str) -> Target:
         """A provider by name."""
@@ -603,23 +618,27 @@ def ask_for(*targets: Target, **fields: Any) -> Admit:
     return Admit(fields.pop("attempt", next(_ATTEMPTS)), targets, is_stream, lane, **fields)
 
 
+def _reply(reply: Any) -> Any:
+    return reply.result() if isinstance(reply, Later) else reply
+
+
 def admitted(store: MemoryStore, *targets: Target, **fields: Any) -> Ticket:
     """A ticket; fails if there is none to be had."""
-    reply = store.admit(ask_for(*targets, **fields))
+    reply = _reply(store.admit(ask_for(*targets, **fields)))
     assert isinstance(reply, Ticket), reply
     return reply
 
 
 def refused(store: MemoryStore, *targets: Target, **fields: Any) -> list[tuple[str, float | None]]:
     """Why nobody takes a request, and when they might; fails if somebody does."""
-    reply = store.admit(ask_for(*targets, **fields))
+    reply = _reply(store.admit(ask_for(*targets, **fields)))
     assert isinstance(reply, Refused), reply
     return [(refusal.reason, refusal.retry_after) for refusal in reply.refusals]
 
 
 def queued(store: MemoryStore, *targets: Target, **fields: Any) -> Queued:
     """A place in line; fails if there is none to be had."""
-    reply = store.admit(ask_for(*targets, **{"patience": 60.0} | fields))
+    reply = _reply(store.admit(ask_for(*targets, **{"patience": 60.0} | fields)))
     assert isinstance(reply, Queued), reply
     return reply
 
@@ -668,7 +687,7 @@ class Stepper:
                     self.shown.append(effect.chunk)
                     effect = self.plan.send(None)
                 else:
-                    effect = self.plan.send(AT_STORE[type(effect)](self.store, effect))
+                    effect = self.plan.send(_reply(AT_STORE[type(effect)](self.store, effect)))
             self.effect = effect
         except StopIteration as done:
             self.effect, self.value = None, done.value

@@ -16,6 +16,7 @@ from langchain_resilient.engine.quota import (
     cut,
     dimensions,
     increment,
+    moved,
     reconcile,
     scale_at,
     take,
@@ -26,6 +27,11 @@ S = 1_000_000
 MINUTE = 60 * S
 DAY = 86_400 * S
 T0 = 1000 * S
+
+
+def settled(dimension, tat, charged, estimated, actual, now):
+    """The state once the real cost is known."""
+    return reconcile(tat, moved(dimension, charged, estimated, actual), now)
 
 
 def only(**limits):
@@ -274,33 +280,33 @@ def test_a_cut_burst_still_holds_one():
 def test_the_real_cost_replaces_the_estimate(estimated, actual, left):
     """Reported usage moves the state to where the real cost would have left it."""
     taken = take(TPM, 0, estimated, T0)
-    assert reconcile(TPM, taken.tat, taken.charged, estimated, actual, T0) == T0 + left
+    assert settled(TPM, taken.tat, taken.charged, estimated, actual, T0) == T0 + left
 
 
 def test_a_refund_never_makes_a_bucket_fuller_than_full():
     """A refund that comes when the bucket has filled up by itself changes nothing; one midway fills it at most."""
     taken = take(TPM, 0, 1000, T0)
-    assert reconcile(TPM, taken.tat, taken.charged, 1000, 0, T0 + 10 * S) == taken.tat
-    assert reconcile(TPM, taken.tat, taken.charged, 1000, 0, T0 + 30 * S) == taken.tat
-    assert reconcile(TPM, taken.tat, taken.charged, 1000, 0, T0 + 8 * S) == T0 + 8 * S
+    assert settled(TPM, taken.tat, taken.charged, 1000, 0, T0 + 10 * S) == taken.tat
+    assert settled(TPM, taken.tat, taken.charged, 1000, 0, T0 + 30 * S) == taken.tat
+    assert settled(TPM, taken.tat, taken.charged, 1000, 0, T0 + 8 * S) == T0 + 8 * S
 
 
 def test_a_refund_is_paid_at_the_price_of_its_charge():
     """What was charged under a cut limit (1.25 times as much) is refunded as much, though the limit has recovered."""
     taken = take(TPM, 0, 800, T0, 800)
     assert taken.charged == 10 * S
-    assert reconcile(TPM, taken.tat, taken.charged, 800, 400, T0) == T0 + 5 * S
+    assert settled(TPM, taken.tat, taken.charged, 800, 400, T0) == T0 + 5 * S
 
 
 def test_a_late_charge_counts_from_now():
     """Debt of a call that used more than estimated begins now, even where the bucket has long been full."""
-    assert reconcile(TPM, T0, 10 * S, 1000, 1100, T0 + 600 * S) == T0 + 601 * S
+    assert settled(TPM, T0, 10 * S, 1000, 1100, T0 + 600 * S) == T0 + 601 * S
 
 
 def test_what_was_estimated_at_nothing_can_be_charged_late():
     """An estimate of 0 tokens is charged what came, and refunded nothing."""
-    assert reconcile(TPM, T0, 0, 0, 0, T0) == T0
-    assert reconcile(TPM, T0, 0, 0, 100, T0) == T0 + S
+    assert settled(TPM, T0, 0, 0, 0, T0) == T0
+    assert settled(TPM, T0, 0, 0, 100, T0) == T0 + S
 
 
 @given(
@@ -314,7 +320,7 @@ def test_a_refund_never_exceeds_its_charge(limit, estimated, share, scale):
     actual = estimated * share // 1000
     dimension = only(tpm=limit)
     taken = take(dimension, 0, estimated, T0, scale)
-    kept = reconcile(dimension, taken.tat, taken.charged, estimated, actual, T0) - T0
+    kept = settled(dimension, taken.tat, taken.charged, estimated, actual, T0) - T0
     assert kept <= taken.charged
     assert kept * limit >= actual * MINUTE
 

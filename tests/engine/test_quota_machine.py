@@ -212,7 +212,7 @@ class QuotaMachine(RuleBasedStateMachine):
             if d.unit == "requests":
                 actual = min(actual, 1) if permille else 0
             before, tat = max(self.tats[place], self.now), self.tats[place]
-            after = quota.reconcile(d, tat, charge.taken[place].charged, estimated, actual, self.now)
+            after = quota.reconcile(tat, quota.moved(d, charge.taken[place].charged, estimated, actual), self.now)
             self.tats[place] = after
             assert before - max(after, self.now) <= charge.taken[place].charged, "I6"
             water = bucket.at(self.now)

@@ -25,6 +25,7 @@ from langchain_resilient.engine.effects import (
     Effect,
     End,
     Failed,
+    Later,
     Plan,
     Pull,
     Race,
@@ -60,6 +61,8 @@ async def astream(plan: Plan, hands: AsyncHands) -> AsyncGenerator[Any, None]:
         try:
             at_store = AT_STORE.get(type(effect))
             reply = await hands.perform(effect) if at_store is None else at_store(hands.store, effect)
+            if isinstance(reply, Later):
+                reply = await reply
         except GeneratorExit:
             _let_go(plan, hands.store)
             raise
@@ -80,6 +83,8 @@ async def arun(plan: Plan, hands: AsyncHands) -> Any:
         try:
             at_store = AT_STORE.get(type(effect))
             reply = await hands.perform(effect) if at_store is None else at_store(hands.store, effect)
+            if isinstance(reply, Later):
+                reply = await reply
         except GeneratorExit:
             _let_go(plan, hands.store)
             raise

@@ -19,6 +19,7 @@ from langchain_resilient.engine.effects import (
     Effect,
     End,
     Failed,
+    Later,
     Plan,
     Pull,
     Race,
@@ -55,6 +56,8 @@ def stream(plan: Plan, hands: Hands) -> Generator[Any, None, Any]:
             else:
                 at_store = AT_STORE.get(type(effect))
                 reply = hands.perform(effect) if at_store is None else at_store(hands.store, effect)
+                if isinstance(reply, Later):
+                    reply = reply.result()
                 held.note(effect, reply)
         except GeneratorExit:
             error = Gone()
@@ -105,6 +108,8 @@ def run(plan: Plan, hands: Hands) -> Any:
         try:
             at_store = AT_STORE.get(type(effect))
             reply = hands.perform(effect) if at_store is None else at_store(hands.store, effect)
+            if isinstance(reply, Later):
+                reply = reply.result()
         except BaseException as raised:  # noqa: BLE001  # the plan decides what it means
             error = raised
 

@@ -43,6 +43,14 @@ class Line(deque[Place]):
             if first.wake is not None:
                 first.wake()
 
+    def wake_all(self) -> None:
+        """Break the line up: everybody asks again."""
+        while self:
+            place = self.popleft()
+            place.woken = True
+            if place.wake is not None:
+                place.wake()
+
     def seconds(self, place: Place, now: int, turn: float) -> float:
         """How long a place waits before it asks again, unless woken; `turn`: seconds until the first one's turn comes."""
         left = (place.lapses - now) / SECOND
@@ -63,6 +71,7 @@ class Account:
         "leases",
         "line",
         "scale",
+        "share",
         "tats",
         "throttled_at",
         "throttles",
@@ -73,11 +82,18 @@ class Account:
         self.leases: dict[int, int] = {}
         self.line = Line()
         self.scale = Scale()
+        self.share = FULL
+        """The thousandths of the limits that this process may use: all, unless several share them and can't ask one another."""
         self.blocked_until = 0
         self.blocked_reason = "blocked"
         self.throttles = 0
         self.throttled_at = -1
         self.forbidden = 0
+
+    def scale_at(self, now: int) -> int:
+        """The thousandths of the limits in force here."""
+        scale = quota.scale_at(self.scale, now)
+        return scale if self.share == FULL else max(1, scale * self.share // FULL)
 
     def block(self, until: int, reason: str) -> None:
         """Leave the credential alone until then; never shortens a block."""
@@ -87,7 +103,7 @@ class Account:
 
     def status(self, target: Target, now: int) -> dict[str, object]:
         """For people: seconds, and the share of each limit's bucket that is free."""
-        scale = quota.scale_at(self.scale, now)
+        scale = self.scale_at(now)
         free = {
             dimension.name: round(
                 1 - max(0, self.tats.get(dimension.name, 0) - now) / quota.capacity(dimension, scale), 3
@@ -106,7 +122,7 @@ class Account:
 
     def measure(self, target: Target, ask: Admit, cost: quota.Cost, now: int) -> tuple[quota.Taken, ...] | Refusal:
         """What the request takes from each dimension, or the one it does not fit into; nothing is charged yet."""
-        scale, share, tats = quota.scale_at(self.scale, now), LANES[ask.lane], self.tats
+        scale, share, tats = self.scale_at(now), LANES[ask.lane], self.tats
         taken = []
         longest, tightest = 0, ""
         for dimension in target.dimensions:
@@ -131,10 +147,13 @@ class Account:
     def full(self, target: Target, ask: Admit, now: int) -> Refusal | None:
         """Why no further request may run at the moment, if so; lapsed leases are dropped."""
         most, leases = target.limits.concurrency, self.leases
-        if most is None or len(leases) * FULL < most * LANES[ask.lane]:
+        if most is None:
+            return None
+        allowed = max(1, most * LANES[ask.lane] * self.share // (FULL * FULL))
+        if len(leases) < allowed:
             return None
         for attempt in [attempt for attempt, lapses in leases.items() if lapses <= now]:
             del leases[attempt]
-        if len(leases) < max(1, most * LANES[ask.lane] // FULL):
+        if len(leases) < allowed:
             return None
         return Refusal(target.name, "concurrency", (min(leases.values()) - now) / SECOND)

@@ -15,12 +15,13 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from weakref import WeakSet
 
 from langchain_resilient.engine import budget, circuit, quota
 from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Look, Place, Queued, Refused, Report, Settled, Ticket
 from langchain_resilient.engine.errors import unknown_name
-from langchain_resilient.engine.events import Refusal
+from langchain_resilient.engine.events import Event, Refusal
 from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
 from langchain_resilient.engine.latency import Silence
 from langchain_resilient.engine.policy import DEFAULT_MAX_WAIT, Target
@@ -46,7 +47,7 @@ _ONE_REQUEST = quota.Cost()
 _NOTHING: tuple[quota.Cost, tuple[quota.Taken, ...]] = (_ONE_REQUEST, ())
 
 
-def _is_unruffled(route: Route, account: Account, now: int) -> bool:
+def is_unruffled(route: Route, account: Account, now: int) -> bool:
     """Whether nothing but the limits can keep a request out."""
     return (
         route.circuit.phase == "closed" and route.override is None and account.blocked_until <= now and not account.line
@@ -70,6 +71,7 @@ class MemoryStore:
         self._live: dict[int, bool] = {}
         """The attempts that have not ended, and whether their first content was reported."""
         self._settings: dict[str, object] = {}
+        _ALL.add(self)
 
     def _now(self) -> int:
         return int(self._seconds() * SECOND)
@@ -85,6 +87,9 @@ class MemoryStore:
         if account is None:
             account = self._accounts[target.account] = Account()
         return account
+
+    def listen(self, observe: Callable[[Event], object], targets: Sequence[Target]) -> None:
+        """Tell an observer what changes elsewhere about these: in this process's own store nothing does."""
 
     # ---------------------------------------------------------------------------------------------------------- look
     def look(self, ask: Look) -> tuple[View, ...]:
@@ -159,7 +164,7 @@ class MemoryStore:
         route = self._routes.get(target.route) or self._route(target)
         account = self._accounts.get(target.account) or self._account(target)
         if (
-            not _is_unruffled(route, account, now)
+            not is_unruffled(route, account, now)
             or route.is_slow(target, stream=ask.stream and not ask.whole)
             or route.hot(target, now / SECOND, ask.max_output)
         ):
@@ -170,7 +175,7 @@ class MemoryStore:
     def _try_spare(self, target: Target, ask: Admit, now: int) -> Ticket | Refusal:
         """Take a place at a target that is all right: an extra call must not add to anybody's trouble."""
         route, account = self._route(target), self._account(target)
-        if not _is_unruffled(route, account, now) or route.circuit.failures_in_a_row:
+        if not is_unruffled(route, account, now) or route.circuit.failures_in_a_row:
             return Refusal(target.name, "unwell")
         if route.is_slow(target, stream=ask.stream and not ask.whole) or route.hot(
             target, now / SECOND, ask.max_output
@@ -226,7 +231,7 @@ class MemoryStore:
         """Take a place at one target if every mechanism allows it; else say which does not, and write nothing."""
         route = self._routes.get(target.route) or self._route(target)
         account = self._accounts.get(target.account) or self._account(target)
-        if not _is_unruffled(route, account, now):
+        if not is_unruffled(route, account, now):
             barred = self._barred(target, route, account, ask, now, early=early)
             if barred is not None:
                 return barred
@@ -285,7 +290,7 @@ class MemoryStore:
     def _soonest(self, target: Target, route: Route, account: Account, ask: Admit, now: int) -> int:
         """µs until the request would fit all of the target's dimensions, were nobody before it."""
         measured = account.measure(target, ask, self._cost(target, route, ask, now), now) if target.dimensions else ()
-        return int((measured.retry_after or 0.0) * SECOND) if isinstance(measured, Refusal) else 0
+        return round((measured.retry_after or 0.0) * SECOND) if isinstance(measured, Refusal) else 0
 
     @staticmethod
     def _cost(target: Target, route: Route, ask: Admit, now: int) -> quota.Cost:
@@ -437,10 +442,11 @@ class MemoryStore:
 
 
 _STORES: dict[str, MemoryStore] = {}
+_ALL: WeakSet[MemoryStore] = WeakSet()
 
 
 def _after_fork() -> None:
-    for store in _STORES.values():
+    for store in tuple(_ALL):
         store.forked()
 
 

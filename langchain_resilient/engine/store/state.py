@@ -6,8 +6,8 @@ circuits, limits or latency: it translates an attempt's report into the words of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
 
 from langchain_resilient.engine import budget, circuit, quota
 from langchain_resilient.engine.circuit import CircuitState, Outcome
@@ -17,7 +17,7 @@ from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
 from langchain_resilient.engine.latency import HOT_CALLS, RETURN_AT, RouteLatency, Timings
 from langchain_resilient.engine.lateness import Lateness
 from langchain_resilient.engine.policy import Target
-from langchain_resilient.engine.quota import Cost
+from langchain_resilient.engine.quota import Cost, Dimension
 from langchain_resilient.engine.store.account import SECOND, Account
 
 Override = Literal["forced_open", "disabled", "metrics_only"]
@@ -107,19 +107,32 @@ def note_opened(
     route: Route, account: Account, ticket: Ticket, first_token: float, now: int, spread: Callable[[], int]
 ) -> Settled:
     """A stream's first content came: a latency sample; for a probe its success, unless streams break *after* it here."""
-    target = ticket.target
-    seconds = now / SECOND
-    route.latency.silent_streams.end(ticket.attempt, seconds, answered=True)
-    route.lateness.spoke(first_token, seconds)
-    route.latency.streams.add(first_token, seconds, target.max_latency)
-    _look_again(route, target, first_token, route.latency.streams)
-    before, slow = route.circuit, _slow(target, first_token)
+    target, before = ticket.target, route.circuit
+    slow = note_opened_here(route, ticket, first_token, now)
     if ticket.probe and not before.broke_midway and route.override != "disabled":
         route.circuit = circuit.report(
             before, target.circuit, now, "success",
             generation=ticket.generation, attempt=ticket.attempt, slow=slow, spread=spread(),
         )  # fmt: skip
     return _settled(route, account, target, before, "slow" if slow else "first_token", now)
+
+
+def note_opened_here(route: Route, ticket: Ticket, first_token: float, now: int) -> bool:
+    """What a stream's first content changes in this process alone; whether it came too late for `slow_first_token`."""
+    target, seconds = ticket.target, now / SECOND
+    route.latency.silent_streams.end(ticket.attempt, seconds, answered=True)
+    route.lateness.spoke(first_token, seconds)
+    route.latency.streams.add(first_token, seconds, target.max_latency)
+    _look_again(route, target, first_token, route.latency.streams)
+    return is_too_slow(target, first_token)
+
+
+class Verdict(NamedTuple):
+    """What a report says of the provider."""
+
+    outcome: Outcome
+    slow: bool
+    reason: str
 
 
 def note_settled(
@@ -129,24 +142,32 @@ def note_settled(
     target = ticket.target
     if account.leases:
         account.leases.pop(ticket.attempt, None)
-    if target.dimensions:
+    if ticket.charged:
         _reconcile(account, ticket, report, now)
-    fell_silent = report.outrun is not None and route.lateness.cancelled(
-        report.outrun, now / SECOND, max_latency=target.max_latency, limit=target.first_token
-    )
-    _note_latency(route, ticket, report, now)
-    blocked = _note_blocks(account, ticket, report, now)
-    before, slow = route.circuit, _slow(target, report.first_token if ticket.stream else report.seconds)
+    verdict = note_here(route, ticket, report, now)
+    blocked = note_blocks(account, ticket, report, now)
+    before = route.circuit
     if route.override != "disabled":
-        outcome = "success" if report.kind is None else "failure" if fell_silent else _outcome(route, report)
+        outcome, slow, _ = verdict
         route.circuit = circuit.report(
             before, target.circuit, now, outcome, generation=ticket.generation, attempt=ticket.attempt, slow=slow,
             floor=int(report.retry_after * SECOND) if report.retry_after else 0,
             spread=0 if outcome == "success" and not slow else spread(),
         )  # fmt: skip
-    reason = "silent" if fell_silent else report.kind or ("slow" if slow else "ok")
-    settled = _settled(route, account, target, before, reason, now)
+    settled = _settled(route, account, target, before, verdict.reason, now)
     return settled if blocked is None else settled._replace(changes=(*settled.changes, blocked))
+
+
+def note_here(route: Route, ticket: Ticket, report: Report, now: int) -> Verdict:
+    """What a report changes in this process alone, latency and budget, and what it says of the provider."""
+    target = ticket.target
+    fell_silent = report.outrun is not None and route.lateness.cancelled(
+        report.outrun, now / SECOND, max_latency=target.max_latency, limit=target.first_token
+    )
+    _note_latency(route, ticket, report, now)
+    slow = is_too_slow(target, report.first_token if ticket.stream else report.seconds)
+    outcome = "success" if report.kind is None else "failure" if fell_silent else _outcome(route, report)
+    return Verdict(outcome, slow, "silent" if fell_silent else str(report.kind or ("slow" if slow else "ok")))
 
 
 def _settled(route: Route, account: Account, target: Target, before: CircuitState, reason: str, now: int) -> Settled:
@@ -159,7 +180,8 @@ def _settled(route: Route, account: Account, target: Target, before: CircuitStat
     return Settled(after.phase, changes, max(0, account.blocked_until - now) / SECOND, route.budget > budget.FLOOR)
 
 
-def _slow(target: Target, seconds: float | None) -> bool:
+def is_too_slow(target: Target, seconds: float | None) -> bool:
+    """Whether an answer took longer than `slow_first_token`."""
     limit = target.circuit.slow_first_token
     return limit is not None and seconds is not None and seconds > limit
 
@@ -205,7 +227,8 @@ def _look_again(route: Route, target: Target, took: float, timings: Timings) -> 
         route.explored_at = -EXPLORE_INTERVAL_US
 
 
-def _note_blocks(account: Account, ticket: Ticket, report: Report, now: int) -> CredentialBlocked | None:
+def note_blocks(account: Account, ticket: Ticket, report: Report, now: int) -> CredentialBlocked | None:
+    """What a report says of the credential: 429s, used-up quota, a bad key."""
     kind, name = report.kind, ticket.target.name
     if kind is None:
         account.forbidden = 0
@@ -241,19 +264,20 @@ def _note_throttle(account: Account, ticket: Ticket, report: Report, now: int) -
 
 
 def _reconcile(account: Account, ticket: Ticket, report: Report, now: int) -> None:
-    target, estimate = ticket.target, ticket.cost
-    actual = _actual(target, estimate, report)
-    headroom = {
-        HEADROOM_DIMENSIONS[room.dimension]: room for room in report.headroom if room.dimension in HEADROOM_DIMENSIONS
-    }
-    for dimension, charged in zip(target.dimensions, ticket.charged, strict=True):
-        name = dimension.name
-        tat = account.tats.get(name, 0)
-        tat = quota.reconcile(dimension, tat, charged, estimate.of(dimension.unit), actual.of(dimension.unit), now)
-        room = headroom.get(name)
-        if room is not None and room.remaining is not None:
-            tat = quota.tighten(dimension, tat, room.remaining, now, quota.scale_at(account.scale, now))
-        account.tats[name] = tat
+    scale = quota.scale_at(account.scale, now)
+    for dimension, moved, room in reconciled(ticket, report):
+        tat = quota.reconcile(account.tats.get(dimension.name, 0), moved, now)
+        account.tats[dimension.name] = tat if room is None else quota.tighten(dimension, tat, room, now, scale)
+
+
+def reconciled(ticket: Ticket, report: Report) -> Iterator[tuple[Dimension, int, int | None]]:
+    """Per dimension: how far the real cost moves it, and how many units the provider said remain."""
+    estimate, actual = ticket.cost, _actual(ticket.target, ticket.cost, report)
+    rooms = {HEADROOM_DIMENSIONS.get(room.dimension): room.remaining for room in report.headroom}
+    for dimension, charged in zip(ticket.target.dimensions, ticket.charged, strict=True):
+        unit = dimension.unit
+        moved = quota.moved(dimension, charged, estimate.of(unit), actual.of(unit))
+        yield dimension, moved, rooms.get(dimension.name)
 
 
 def _actual(target: Target, estimate: Cost, report: Report) -> Cost:

@@ -77,6 +77,7 @@ def test_it_is_asked_again_without_anybody_filtering_it_out(world):
 
 
 # -------------------------------------------------------------------------------------------------------------- probes
+@pytest.mark.memory
 def test_a_probe_never_costs_its_user(world):
     """A slow probe is raced: the user gets `b`'s answer after 1 s, and the probe runs on and closes the circuit by itself."""
     w = world({"a": [Step("from a", 20.0)], "b": [Step("from b", 1.0)]})
@@ -171,6 +172,7 @@ def test_a_probe_and_a_companion_that_both_fail(world):
     assert (outcome.text, [item.provider for item in outcome.decision.attempts]) == ("from c", ["a", "b", "c"])
 
 
+@pytest.mark.memory
 def test_a_race_counts_as_two_attempts(world):
     """With one of seven attempts left a probe is made without a companion, although one could be had."""
     last = Step(status(500), REOPENED)

@@ -252,6 +252,17 @@ def test_lanes_leave_places_free(store):
         assert store.status(item)["running"] == most
 
 
+def test_a_lane_s_share_of_few_places_is_rounded_down(store, clock):
+    """Of three places batch may hold one, whether or not lapsed leases are still counted."""
+    item = limited(concurrency=3)
+    lost = admitted(store, item)
+    clock.advance(31.0)
+    assert isinstance(store.admit(ask_for(item, lane="batch")), Ticket)
+    assert store.admit(ask_for(item, lane="batch")).refusals[0].reason == "concurrency"
+    settle(store, lost)
+    assert store.admit(ask_for(item, lane="batch")).refusals[0].reason == "concurrency"
+
+
 # ------------------------------------------------------------------------------------------------------------------ lines
 def test_a_big_request_is_not_starved_by_small_ones(store, clock):
     """It waits for 500 tokens while small ones keep coming: they stand behind it, and it goes first."""

@@ -1,0 +1,88 @@
+"""From a backend's URL to the store behind it: one for each backend and namespace of this process.
+
+Rules of this file: the shared store's module, and redis-py with it, is imported when the first shared backend is opened. A URL's password is
+in no error.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import random
+import time
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from langchain_resilient.engine.errors import require, unknown_name
+from langchain_resilient.engine.store.memory import MemoryStore, memory_store
+
+if TYPE_CHECKING:
+    from langchain_resilient.engine.store.redis import RedisStore
+
+MEMORY = "memory://"
+SHARED = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel", "rediss+cluster", "rediss+sentinel")
+"""Schemes of shared backends."""
+
+_OPENING = Lock()
+_SHARED: dict[tuple[str, str], RedisStore] = {}
+
+
+def check_backend(backend: object) -> None:
+    """Raise `SettingsError` for what can't be a backend."""
+    fix = 'give "memory://", "redis://host:6379/0", or another URL of Redis'
+    require(isinstance(backend, str), "backend", type(backend).__name__, fix)
+    scheme, found, _ = str(backend).partition("://")
+    require(bool(found), "backend", f"{len(scheme)} characters without ://", fix)
+    if backend != MEMORY and scheme not in SHARED:
+        raise unknown_name("backend", f"{scheme}://", [MEMORY, *(f"{known}://" for known in SHARED)])
+
+
+def open_store(backend: str, namespace: str) -> MemoryStore:
+    """The store of this process for a backend and a namespace.
+
+    Args:
+        backend: "memory://", or a URL of Redis or Valkey.
+        namespace: Models of one namespace share what they know; for a shared backend those of all its processes.
+
+    Raises:
+        SettingsError: The URL can't be meant, redis-py is not installed, or the server refuses this user. A server that can't be reached
+            raises nothing.
+    """
+    check_backend(backend)
+    if backend == MEMORY:
+        return memory_store(namespace)
+    from langchain_resilient.engine.store.redis import RedisStore
+
+    with _OPENING:
+        store = _SHARED.get((backend, namespace))
+        if store is None:
+            store = RedisStore(backend, namespace, now=time.monotonic, rand=random.random)
+            try:
+                store.check()
+            except BaseException:
+                store.close()
+                raise
+            if not _SHARED:
+                # After the courier's own, so that it runs before it.
+                atexit.register(_close_all)
+            _SHARED[(backend, namespace)] = store
+        return store
+
+
+def _close_all() -> None:
+    for store in tuple(_SHARED.values()):
+        store.close()
+
+
+def _after_fork() -> None:
+    global _OPENING  # noqa: PLW0603  # a thread of the parent may have held it
+    _OPENING = Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def shown(backend: str) -> str:
+    """A backend for people: without what it holds of users and passwords."""
+    scheme, _, rest = backend.partition("://")
+    return f"{scheme}://{'…' if rest else ''}"
