@@ -80,6 +80,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.store.memory": 6,
     f"{ENGINE}.store.wire": 5.6,
     f"{ENGINE}.store.sketches": 5,
+    f"{ENGINE}.store.hearers": 5,
     f"{ENGINE}.store.state": 5,
     f"{ENGINE}.store.account": 4,
     f"{ENGINE}.store.tenants_redis": 7,

@@ -186,6 +186,11 @@ class Courier:
             self._lingering = True
             self.ring()
 
+    @staticmethod
+    def aside(step: Callable[[], object]) -> None:
+        """Do a step in a thread of its own: nothing that may be slow is done by who carries."""
+        _thread.start_new_thread(step, ())
+
     def check(self) -> None:
         """Connect, for at most the budget. Raises `Denied` if the server refuses this user; nothing if there is none."""
         if self._unstarted:

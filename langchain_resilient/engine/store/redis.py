@@ -13,10 +13,8 @@ Rules of this file
 from __future__ import annotations
 
 import secrets
-import weakref
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from types import MethodType
 from typing import Any, NamedTuple
 
 from langchain_resilient.engine import budget
@@ -32,12 +30,13 @@ from langchain_resilient.engine.effects import (
     Settled,
     Ticket,
 )
-from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked, Event, StoreDegraded
+from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked, Event
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import FULL, capacity
 from langchain_resilient.engine.store import wire
 from langchain_resilient.engine.store.account import SECOND, Account
 from langchain_resilient.engine.store.courier import DOWN, Courier
+from langchain_resilient.engine.store.hearers import Hearers
 from langchain_resilient.engine.store.memory import MemoryStore, is_unruffled
 from langchain_resilient.engine.store.sketches import WINDOW_US, Sketch
 from langchain_resilient.engine.store.state import (
@@ -113,15 +112,12 @@ class RedisStore(MemoryStore):
         self._called: set[str] = set()
         """Of these, those who were called to the front of their line before they knew of their place."""
         self._standing: dict[int, _Standing] = {}
-        self._hearers: list[tuple[weakref.ref[Any], dict[str, str]]] = []
         self._epoch = -1
         self._ahead = 0
         """µs that the server's clock is ahead of ours."""
         self._processes = 1
         self._beat_at = -BEAT_EVERY_US
         self._alone = False
-        self._told_alone: str | None = None
-        """Why it is alone, if that is what observers were last told: a fork may come in between."""
         self._sketches: dict[str, Sketch] = {}
         """By route."""
         self._window = -1
@@ -131,6 +127,7 @@ class RedisStore(MemoryStore):
             url, wire.script(*wire.PARTS), channel=self._keys.channel, clock=clock, probe=wire.probe(self._keys), adopt=self._dated,
             heard=self._heard, orphaned=self._orphaned, changed=self._changed,
         )  # fmt: skip
+        self._hearers = Hearers(self._courier.aside)
 
     def check(self) -> None:
         """Raise `SettingsError` if the server is there and refuses this user."""
@@ -138,17 +135,9 @@ class RedisStore(MemoryStore):
 
     def listen(self, observe: Callable[[Event], object], targets: Sequence[Target]) -> None:
         """Tell an observer, for as long as it lives, what changes in the fleet about these."""
-        names = {target.route: target.name for target in targets}
         with self._turn:
-            self._hearers = [pair for pair in self._hearers if pair[0]() is not None]
-            weak: weakref.ref[Any] = (
-                weakref.WeakMethod(observe) if isinstance(observe, MethodType) else weakref.ref(observe)
-            )
-            self._hearers.append((weak, names))
+            self._hearers.add(observe, targets)
             self._known.update({(target.route, target.account): target for target in targets})
-            told_alone = self._told_alone
-        if told_alone is not None:
-            observe(StoreDegraded(degraded=True, reason=told_alone))
         self._read_again()
 
     # --------------------------------------------------------------------------------------------------------- admit
@@ -247,7 +236,8 @@ class RedisStore(MemoryStore):
         route.latency.silence(stream=ask.stream).begin(ask.attempt, now / SECOND)
         self._live[ask.attempt] = False
         self._standing.pop(ask.attempt, None)
-        self._leave_lines(ask, now)
+        if ask.patience > 0:  # it may stand in a line of the time when this process was alone
+            self._leave_lines(ask, now)
         return ticket
 
     def _ticket(self, asked: _Asked, granted: wire.Granted) -> Ticket:
@@ -366,7 +356,7 @@ class RedisStore(MemoryStore):
             self._beat_at = ours
             self._courier.tell(wire.beat(self._keys, BEAT_LIVES_US), then=self._counted)
             self._compare(now // WINDOW_US)
-            self._tell_whether_alone("it answers")
+            self._hearers.alone(None)
         if epoch != self._epoch:
             self._epoch = epoch
             self._read_again()
@@ -429,7 +419,7 @@ class RedisStore(MemoryStore):
             for target, seen in zip(targets, views, strict=True):
                 events += [(target.route, event) for event in self._mirror_one(target, seen)]
         for route, event in events:
-            self._tell(event, route)
+            self._hearers.changed(route, event)
 
     def _mirror_one(self, target: Target, seen: wire.Seen) -> list[CircuitChanged | CredentialBlocked]:
         route, account, ahead, now = self._route(target), self._account(target), self._ahead, self._now()
@@ -447,12 +437,6 @@ class RedisStore(MemoryStore):
             news.append(CircuitChanged(target.name, before, state.phase, seen.reason))
         return news
 
-    def _tell(self, event: CircuitChanged | CredentialBlocked, route: str) -> None:
-        """Tell the observers who know this provider, by the name that they know it by."""
-        for hearer, names in tuple(self._hearers):
-            if route in names and (observe := hearer()) is not None:
-                observe(event._replace(provider=names[route]))
-
     # ---------------------------------------------------------------------------------------------------- on our own
     def _changed(self, up: bool, reason: str) -> None:
         """Redis went away, or is back."""
@@ -466,18 +450,7 @@ class RedisStore(MemoryStore):
                 self._called.clear()
         if up:
             self._come_back()
-        self._tell_whether_alone(reason or "it answers again")
-
-    def _tell_whether_alone(self, reason: str) -> None:
-        """Tell observers, once for each change: those who listen later are told then."""
-        with self._turn:
-            alone, hearers = self._alone, tuple(self._hearers)
-            if alone == (self._told_alone is not None):
-                return
-            self._told_alone = reason if alone else None
-        for hearer, _ in hearers:
-            if (observe := hearer()) is not None:
-                observe(StoreDegraded(alone, reason))
+        self._hearers.alone(None if up else reason)
 
     def _account(self, target: Target) -> Account:
         account = self._accounts.get(target.account)
@@ -521,6 +494,7 @@ class RedisStore(MemoryStore):
         self._called.clear()
         self._standing.clear()
         self._sketches.clear()
+        self._hearers.forked()
         self._beat_at = self._now() - BEAT_EVERY_US
         if self._alone:
             # The child asks for itself; its observers are told when it has an answer.

@@ -34,6 +34,9 @@ def subscribed(dial: Dial, channel: str) -> Any:
     """A connection that is subscribed. Raises `Trouble`."""
     connection = dial.connect()
     try:
+        # Asked for now and then while it is quiet: whoever may not is told at once.
+        connection.send_command("PING")
+        connection.read_response()
         connection.send_command("SUBSCRIBE", channel)
         connection.read_response()
     except BaseException as error:

@@ -13,13 +13,13 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from langchain_resilient.engine import quota
-from langchain_resilient.engine.circuit import RACED_PROBE_INTERVAL_US, Circuit, CircuitState, Phase, slice_of
+from langchain_resilient.engine.circuit import RACED_PROBE_INTERVAL_US, CircuitState, Phase, slice_of
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Admit, Refused, Report, Ticket
 from langchain_resilient.engine.errors import require
 from langchain_resilient.engine.events import Refusal
 from langchain_resilient.engine.policy import DEFAULT_MAX_WAIT, Target
-from langchain_resilient.engine.quota import FULL, LANES, Cost, Lane, RateLimits
+from langchain_resilient.engine.quota import FULL, LANES, Cost, Lane
 from langchain_resilient.engine.store.account import SECOND
 from langchain_resilient.engine.store.state import LEASE_US, QUOTA_BLOCK_US, Override, Verdict, reconciled
 
@@ -27,6 +27,7 @@ SCHEMA = "lr1"
 """The version of what is kept in Redis; another one has keys of its own, so both run side by side."""
 PARTS = ("lazily", "circuit", "quota", "state", "admit", "settle", "main")
 NONE = -1
+MOST_WRITTEN = 1000
 
 Word = str | int
 
@@ -62,9 +63,8 @@ class Keys:
         self.channel = f"{self.meta}:news"
         self.processes = f"{self.prefix}:p"
         self._providers: dict[tuple[str, str], tuple[str, str, str, str]] = {}
-        # By a provider's settings, which many models may share, and not by the provider: models come and go.
-        self._settings: dict[tuple[RateLimits, Circuit, Lane, bool], str] = {}
-        self._circuits: dict[Circuit, str] = {}
+        self._written: dict[tuple[Target, str], str] = {}
+        """What never changes of a provider, by its use; forgotten now and then, as models come and go."""
 
     def of(self, target: Target) -> tuple[str, str, str, str]:
         """A provider's route, account, leases and line."""
@@ -78,34 +78,41 @@ class Keys:
             )  # fmt: skip
         return found
 
-    def settings(self, target: Target, lane: Lane, races: bool) -> str:  # part of a key
-        """What never changes of a candidate, written once."""
-        limits, circuit = target.limits, target.circuit
-        found = self._settings.get((limits, circuit, lane, races))
-        if found is None:
-            share = LANES[lane]
-            most = 0 if limits.concurrency is None else max(1, limits.concurrency * share // FULL)
-            interval = min(RACED_PROBE_INTERVAL_US, int(circuit.recovery_timeout * SECOND))
-            dimensions = [
-                f'["{item.name}",{item.room if share == FULL else quota.capacity(item, FULL, share)},{quota.increment(item, 1)}]'
-                for item in target.dimensions
-            ]
-            found = self._settings[(limits, circuit, lane, races)] = (
-                f'{_bool(races and circuit.probe == "raced")},{interval},{circuit.half_open_max_calls},{most},"{limits.on_limit}",'
-                f"[{','.join(dimensions)}]"
-            )
-        return found
+    def settings(self, target: Target, lane: Lane, races: bool) -> str:  # a word, not a switch
+        """What never changes of a candidate."""
+        found = self._written.get((target, f"{lane}{races}"))
+        if found is not None:
+            return found
+        limits, share = target.limits, LANES[lane]
+        most = 0 if limits.concurrency is None else max(1, limits.concurrency * share // FULL)
+        interval = min(RACED_PROBE_INTERVAL_US, int(target.circuit.recovery_timeout * SECOND))
+        dimensions = [
+            f'["{item.name}",{item.room if share == FULL else quota.capacity(item, FULL, share)},{quota.increment(item, 1)}]'
+            for item in target.dimensions
+        ]
+        words = (
+            f"{_bool(races and target.circuit.probe == 'raced')},{interval},{target.circuit.half_open_max_calls},{most},"
+            f'"{limits.on_limit}",[{",".join(dimensions)}]'
+        )
+        return self._write(target, f"{lane}{races}", words)
 
     def circuit(self, target: Target) -> str:
-        """A circuit's settings, written once."""
+        """A circuit's settings."""
+        found = self._written.get((target, "circuit"))
+        if found is not None:
+            return found
         it = target.circuit
-        found = self._circuits.get(it)
-        if found is None:
-            found = self._circuits[it] = (
-                f"{int(it.auth_block * SECOND)},[{it.failure_threshold},{it.failure_rate!r},{it.minimum_calls},{slice_of(it)},"
-                f"{it.recovery_timeout!r},{it.recovery_growth!r},{it.recovery_cap!r},{it.half_open_max_calls}]"
-            )
-        return found
+        words = (
+            f"{int(it.auth_block * SECOND)},[{it.failure_threshold},{it.failure_rate!r},{it.minimum_calls},{slice_of(it)},"
+            f"{it.recovery_timeout!r},{it.recovery_growth!r},{it.recovery_cap!r},{it.half_open_max_calls}]"
+        )
+        return self._write(target, "circuit", words)
+
+    def _write(self, target: Target, use: str, words: str) -> str:
+        if len(self._written) >= MOST_WRITTEN:
+            self._written.clear()
+        self._written[(target, use)] = words
+        return words
 
 
 def _digest(text: str) -> str:

@@ -1,0 +1,88 @@
+"""Who is told what changes in the fleet.
+
+Rules of this file: news comes in whichever thread carries for all others, and an observer may be slow, so nobody is told there: one thread at
+a time, made when there is news, tells all of it in order.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import MethodType
+from typing import Any
+
+from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked, Event, StoreDegraded
+from langchain_resilient.engine.policy import Target
+
+Observe = Callable[[Event], object]
+
+
+class Hearers:
+    """The observers of one store, for as long as they live.
+
+    Args:
+        aside: Does a step in a thread of its own.
+    """
+
+    def __init__(self, aside: Callable[[Callable[[], object]], object]) -> None:
+        self._aside = aside
+        self._who: list[tuple[weakref.ref[Any], dict[str, str]]] = []
+        self._news: deque[tuple[Observe, Event]] = deque()
+        self._telling = deque([True], maxlen=1)
+        """Empty while somebody tells: taking it out is one atomic step."""
+        self._alone: str | None = None
+        """Why the store is alone, if that is what they were last told."""
+
+    def add(self, observe: Observe, targets: Sequence[Target]) -> None:
+        """Tell an observer of these, by the names that it knows them by."""
+        weak: weakref.ref[Any] = (
+            weakref.WeakMethod(observe) if isinstance(observe, MethodType) else weakref.ref(observe)
+        )
+        self._who = [
+            *[pair for pair in self._who if pair[0]() is not None],
+            (weak, {target.route: target.name for target in targets}),
+        ]
+        if self._alone is not None:
+            self._tell([(observe, StoreDegraded(degraded=True, reason=self._alone))])
+
+    def changed(self, route: str, event: CircuitChanged | CredentialBlocked) -> None:
+        """A provider's circuit, or a credential of it."""
+        self._tell(
+            [
+                (observe, event._replace(provider=names[route]))
+                for hearer, names in self._who
+                if route in names and (observe := hearer()) is not None
+            ]
+        )
+
+    def alone(self, reason: str | None) -> None:
+        """Whether the store is alone (then why): told once for each change; who listens later is told then."""
+        if (reason is None) == (self._alone is None):
+            return
+        event = StoreDegraded(reason is not None, reason or "it answers again")
+        self._alone = reason
+        self._tell([(observe, event) for hearer, _ in self._who if (observe := hearer()) is not None])
+
+    def forked(self) -> None:
+        """In a new child process: whoever was telling is the parent's."""
+        self._news.clear()
+        self._telling.append(True)
+
+    def _tell(self, news: list[tuple[Observe, Event]]) -> None:
+        self._news.extend(news)
+        if self._news:
+            self._aside(self._tell_all)
+
+    def _tell_all(self) -> None:
+        while self._news:
+            try:
+                self._telling.pop()
+            except IndexError:  # somebody does already, and looks again before it ends
+                return
+            try:
+                while self._news:
+                    observe, event = self._news.popleft()
+                    observe(event)
+            finally:
+                self._telling.append(True)
