@@ -38,7 +38,6 @@ from langchain_resilient.engine.errors import (
     ResilienceError,
     SettingsConflict,
     SettingsError,
-    require,
     unknown_name,
     warn_user,
 )
@@ -46,6 +45,7 @@ from langchain_resilient.engine.events import Observer, Watching
 from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.observe.capture import CaptureObserver
 from langchain_resilient.engine.observe.fanout import Fanout
+from langchain_resilient.engine.observe.given import observer_of
 from langchain_resilient.engine.observe.log import LogObserver
 from langchain_resilient.engine.policy import Classifier, Gate, Interruption, Policy, SystemClock, Target, Timeouts
 from langchain_resilient.engine.routing import Routing
@@ -194,7 +194,7 @@ class ResilientChatModel(BaseChatModel):
             self.providers, namespace=self.namespace, circuit=self.circuit, timeouts=self.timeouts, standard=standard
         )
         clock = SystemClock()
-        fanout = Fanout([LogObserver(clock.now), CaptureObserver(), *(_observer(item) for item in self.observers)])
+        fanout = Fanout([LogObserver(clock.now), CaptureObserver(), *(observer_of(item) for item in self.observers)])
         policy = Policy(
             targets=targets, routing=self.routing, total=self.timeout or self.timeouts.total, classifier=self.classifier,
             retry=self.retry if self.max_retries is None else replace(self.retry, max_retries=self.max_retries),
@@ -520,19 +520,6 @@ _SETTINGS = frozenset(ResilientChatModel.model_fields) - frozenset(BaseChatModel
 # LangChain inspects the signature of `_generate` on every call, which is a tenth of what a call costs; an explicit one is found at once.
 for _method in (ResilientChatModel._generate, ResilientChatModel._agenerate):
     _method.__signature__ = inspect.signature(_method)  # type: ignore[union-attr]  # PEP 362, unknown to mypy
-
-
-def _observer(given: Any) -> Observer:
-    if given == "prometheus":
-        try:
-            from langchain_resilient.engine.observe.prometheus import PrometheusObserver  # an extra
-        except ImportError as error:
-            msg = "observers: got 'prometheus'; its package is missing: pip install 'langchain-resilient[prometheus]'"
-            raise SettingsError(msg) from error
-        return PrometheusObserver()
-    require(callable(given), "observers", given, 'give a function of an event, or the word "prometheus"')
-    observer: Observer = given
-    return observer
 
 
 def _warn_of_conflict(target: Target) -> None:

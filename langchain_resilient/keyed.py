@@ -18,6 +18,7 @@ from langchain_resilient.engine.effects import Later
 from langchain_resilient.engine.errors import RateLimitedError, SettingsError, checked, is_number, require
 from langchain_resilient.engine.events import Observer, RateLimited, StoreDegraded
 from langchain_resilient.engine.observe.fanout import Fanout
+from langchain_resilient.engine.observe.given import observer_of
 from langchain_resilient.engine.observe.log import LogObserver
 from langchain_resilient.engine.policy import Clock, SystemClock
 from langchain_resilient.engine.quota import RateLimits
@@ -69,7 +70,7 @@ class KeyedRateLimiter:
         self._most_tokens = min((item.limit for item in self._dimensions if item.unit == "tokens"), default=math.inf)
         self._patience = 0 if limits.on_limit == "reject" else int(limits.max_wait * SECOND)
         self._clock = clock or SystemClock()
-        self._fanout = Fanout([LogObserver(self._clock.now), *(_observer(item) for item in observers)])
+        self._fanout = Fanout([LogObserver(self._clock.now), *(observer_of(item) for item in observers)])
         self._ledger = self._opened(backend, namespace, clock)
 
     def _opened(self, backend: str, namespace: str, clock: Clock | None) -> Ledger:
@@ -255,16 +256,3 @@ def _check(backend: object, limits: object, user_type: object, namespace: object
 
 def _check_tokens(tokens: object) -> None:
     require(isinstance(tokens, int) and is_number(tokens, least=0), "tokens", tokens, "use a whole number ≥ 0")
-
-
-def _observer(given: Any) -> Observer:
-    if given == "prometheus":
-        try:
-            from langchain_resilient.engine.observe.prometheus import PrometheusObserver  # an extra
-        except ImportError as error:
-            msg = "observers: got 'prometheus'; its package is missing: pip install 'langchain-resilient[prometheus]'"
-            raise SettingsError(msg) from error
-        return PrometheusObserver()
-    require(callable(given), "observers", given, 'give a function of an event, or the word "prometheus"')
-    observer: Observer = given
-    return observer

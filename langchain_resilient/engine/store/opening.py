@@ -10,6 +10,7 @@ import atexit
 import os
 import random
 import time
+from string import ascii_lowercase
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MEMORY = "memory://"
 SHARED = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel", "rediss+cluster", "rediss+sentinel")
 """Schemes of shared backends."""
+_IN_SCHEMES = f"{ascii_lowercase}+"
 
 _OPENING = Lock()
 _SHARED: dict[tuple[str, str], RedisStore] = {}
@@ -33,6 +35,13 @@ def check_backend(backend: object) -> None:
     require(isinstance(backend, str), "backend", type(backend).__name__, fix)
     scheme, found, _ = str(backend).partition("://")
     require(bool(found), "backend", f"{len(scheme)} characters without ://", fix)
+    # Nothing else is quoted: it may be a password that slipped to the front.
+    require(
+        set(scheme) <= set(_IN_SCHEMES),
+        "backend",
+        f"{len(scheme)} characters before ://, not all of them small letters",
+        fix,
+    )
     if backend != MEMORY and scheme not in SHARED:
         raise unknown_name("backend", f"{scheme}://", [MEMORY, *(f"{known}://" for known in SHARED)])
 
