@@ -7,6 +7,7 @@ first provider's, as that is the model a caller believes to talk to.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import weakref
@@ -454,11 +455,13 @@ class ResilientChatModel(BaseChatModel):
         raise unknown_name("provider", provider, [target.name for target in self._engine.policy.targets])
 
     def close(self) -> None:
-        """Let go of what the model holds. The memory store belongs to the process, so there is nothing to wait for."""
+        """Send what a shared backend has not been told yet (for at most 0.5 s). The store itself belongs to the process, and stays."""
+        self._engine.store.flush()
 
     async def aclose(self) -> None:
-        """Let go of what the model holds: probes that still run beside answered requests are ended, and count as neutral."""
+        """End probes that still run beside answered requests, which counts as neutral; then as `close`."""
         await drain()
+        await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:
         return self

@@ -423,6 +423,9 @@ class MemoryStore:
         with self._turn:
             self._route(target).override = mode
 
+    def flush(self, seconds: float = 0.5) -> None:
+        """Send what others have not been told yet: there is nobody to tell."""
+
     def budget(self, target: Target) -> float:
         """The retry budget's tokens."""
         return self._route(target).budget
