@@ -48,10 +48,11 @@ __all__ = [
 PORTS = range(11_000, 22_000)
 BUS = 10_000
 # What a user of the library needs to be allowed, beside the key and channel pattern (see `rights`): the courier's own commands, and those
-# that the scripts call, which Redis checks as well.
+# that the scripts call, which Redis checks as well. A database other than 0 needs +select besides, a Cluster +cluster|slots.
 MINIMUM_RIGHTS = (
-    "-@all +evalsha +script|load +script|exists +hello +ping +client|setname +publish +subscribe +unsubscribe +time +pexpire +get +set"
-    " +hmget +hset +hincrby +hgetall +lindex +llen +lpop +lpos +lrem +rpush +zadd +zcard +zcount +zrange +zrem +zremrangebyscore +zscore"
+    "-@all +evalsha +script|load +ping +client|setname +subscribe"
+    " +time +get +set +pexpire +publish +hmget +hset +hincrby +hgetall +lindex +llen +lpop +lpos +lrem +rpush"
+    " +zadd +zcard +zcount +zrange +zrem +zremrangebyscore +zscore"
 )
 
 

@@ -370,6 +370,15 @@ def test_a_line_bars_newcomers(store, clock):
     assert refused(store, item) == [("line", 0.0)]
 
 
+def test_a_line_tells_the_wait_to_the_microsecond(store, clock):
+    """Not one less, as seconds in a float would have it: 60 s / 7 are 8.571429 s, less what has passed."""
+    item = limited(rpm=7, burst=1)
+    admitted(store, item)
+    queued(store, item)
+    clock.advance(0.184)
+    assert refused(store, item) == [("line", 8.387429)]
+
+
 # ----------------------------------------------------------------------------------------------------------------- reports
 def test_reports_are_idempotent(store):
     """A second report of the same attempt, of whatever kind, changes nothing (I6)."""

@@ -127,7 +127,7 @@ Unwell = lazily(function(Unwell)
 
   function Unwell.leave_lines(ask)
     local it = ask.items[ask.placed]
-    if it then Line.leave(it.line, it.account, ask.entry) end
+    if it and Line.holds(it.line, ask.entry) then Line.leave(it.line, it.account, ask.entry) end
   end
 
   -- A place in the candidate's line, if the wait fits the request's patience; its own place if it stands in one already.

@@ -66,7 +66,7 @@ local Circuit = lazily(function(Circuit)
     local longest = math.max(settings.recovery_cap, settings.recovery_timeout)
     local seconds = math.min(settings.recovery_timeout * settings.recovery_growth ^ reopened, longest)
     local base = math.floor(seconds * 1000000)
-    local pause = math.max(floor, base + math.floor(base * JITTER_PERMILLE * spread / 1000000))
+    local pause = math.max(floor, base + math.floor(base * spread / (1000000 / JITTER_PERMILLE)))
     local opened = begin(state, "open", now, reopened)
     opened["until"] = now + pause
     opened.broke_midway = outcome == "interruption" and 1 or 0

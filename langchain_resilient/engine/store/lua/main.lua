@@ -118,9 +118,11 @@ local Rare = lazily(function(Rare)
 
   -- This process lives; returns how many do.
   function Rare.beat(keys, words)
-    redis.call("ZADD", keys[2], text(now + tonumber(words[1])), ARGV[2])
+    local joined = redis.call("ZADD", keys[2], text(now + tonumber(words[1])), ARGV[2])
     redis.call("ZREMRANGEBYSCORE", keys[2], "-inf", text(now))
     redis.call("PEXPIRE", keys[2], HOUR)
+    -- Whoever is alone one day goes by how many they are, so all count again.
+    if joined == 1 then changed() end
     return redis.call("ZCARD", keys[2])
   end
 

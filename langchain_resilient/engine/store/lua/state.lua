@@ -25,7 +25,7 @@ end
 
 -- Every process reads the state again: a circuit, a block or an override changed.
 local function changed()
-  epoch = epoch + 1
+  epoch = math.max(epoch + 1, math.floor(now / 1000)) -- as generations: a failover cannot repeat one
   tell("changed")
 end
 
