@@ -419,7 +419,7 @@ class World:
 
     def tell(self, event: Event) -> None:
         """What a shared store has to say of the fleet."""
-        self.events.append(event)
+        self.policy.observe(event)
 
     def __getitem__(self, name: str) -> Target:
         """A provider by name."""

@@ -79,7 +79,7 @@ class Courier:
         clock: The script's time, in µs; None: it takes the server's.
         probe: An operation that shows whether the script can do its work; run on every new connection.
         adopt: Told time and epoch of every batch, before its replies are given out.
-        heard: Told what is published, and `b"lost"` when some of it may have been missed.
+        heard: Told what is published, `b"gone"` when nothing more will be heard for a while, and `b"lost"` when some may have been missed.
         orphaned: Told an operation and its reply where nobody waits for it any more.
         changed: Told once for each change of `up`: what it is, and why.
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
+from string import ascii_lowercase
 from typing import Any, Literal, NamedTuple
 
 from langchain_resilient.engine.errors import SettingsError
@@ -26,6 +27,9 @@ FORMS = (
 )
 FIXED = ("decode_responses", "health_check_interval", "max_connections", "protocol", "retry_on_error", "retry_on_timeout", "socket_connect_timeout", "socket_timeout")  # fmt: skip
 """What the courier relies on, and a URL does not set."""
+
+IN_SCHEMES = f"{ascii_lowercase}+"
+"""What a scheme is made of that is quoted: anything else may be a password that slipped to the front."""
 
 Kind = Literal["timeout", "lost", "outage", "denied", "noscript", "script"]
 
@@ -152,7 +156,7 @@ class Dial:
         scheme, separator, rest = url.partition("://") if isinstance(url, str) else ("", "", "")
         plain, _, self.form = scheme.partition("+")
         if not separator or plain not in {"redis", "rediss", "unix"} or self.form not in {"", "cluster", "sentinel"}:
-            raise _bad(scheme if separator and scheme.isascii() and len(scheme) < 30 else "…", "that is no Redis URL")
+            raise _bad(scheme if separator and set(scheme) <= set(IN_SCHEMES) else "…", "that is no Redis URL")
         self.budget = budget
         self._tls = plain == "rediss"
         self._sentinels: list[Node] = []

@@ -13,6 +13,7 @@ Rules of this file
 from __future__ import annotations
 
 import secrets
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,8 +57,12 @@ from langchain_resilient.engine.store.state import (
 BEAT_EVERY_US = 3 * SECOND
 BEAT_LIVES_US = 300 * SECOND
 """How long a process counts after it was last heard of: a worker without a request for minutes is still there when Redis goes away."""
+MOST_OWED = 10_000
 ALONE_SHARE = 800
 """Thousandths of the limits that all processes may use together while none can ask the others."""
+
+
+_NEUTRAL = Verdict("neutral", slow=False, reason="")
 
 
 class _Standing(NamedTuple):
@@ -123,6 +128,10 @@ class RedisStore(MemoryStore):
         self._window = -1
         self._due: dict[tuple[str, str], Override | None] = {}
         """Overrides that the fleet has not been told of."""
+        self._unsure: dict[int, Ticket] = {}
+        """Attempts that ended and held a place, until Redis says that it was told."""
+        self._owed: deque[wire.Operation] = deque(maxlen=MOST_OWED)
+        """What gives back places that Redis granted before it went away."""
         self._courier = courier(
             url, wire.script(*wire.PARTS), channel=self._keys.channel, clock=clock, probe=wire.probe(self._keys), adopt=self._dated,
             heard=self._heard, orphaned=self._orphaned, changed=self._changed,
@@ -201,7 +210,9 @@ class RedisStore(MemoryStore):
         return f"{self._process}:{attempt}"
 
     def _admit_alone(self, ask: Admit) -> Ticket | Queued | Refused:
-        self._standing.pop(ask.attempt, None)
+        standing = self._standing.pop(ask.attempt, None)
+        if standing is not None:
+            self._owe(wire.leave(self._keys, standing.place.target, standing.entry))
         found = super().admit(ask)
         if isinstance(found, Ticket):
             self._own.add(found.attempt)
@@ -265,7 +276,7 @@ class RedisStore(MemoryStore):
         self._called.discard(str(operation.words[1]))
         found = wire.read_admit(reply)
         if isinstance(found, wire.Granted):
-            told = wire.Told(ErrorKind.CANCELLED, Verdict("neutral", slow=False, reason=""), looks_again=False)
+            told = wire.Told(ErrorKind.CANCELLED, _NEUTRAL, looks_again=False)
             ticket = self._ticket(asked, found)
             operation = wire.settle(self._keys, ticket, self._named(ticket.attempt), told, Report(never_sent=True))
             self._courier.tell(operation)
@@ -278,7 +289,14 @@ class RedisStore(MemoryStore):
         if standing is None:
             super().leave(place)
         else:
-            self._courier.tell(wire.leave(self._keys, place.target, standing.entry))
+            self._owe(wire.leave(self._keys, place.target, standing.entry))
+
+    def _owe(self, operation: wire.Operation) -> None:
+        """Tell Redis what it would otherwise keep a place for: now, or when it is back."""
+        if self._courier.up:
+            self._courier.tell(operation)
+        else:
+            self._owed.append(operation)
 
     # ------------------------------------------------------------------------------------------------------- reports
     def renew(self, ticket: Ticket, seconds: float) -> None:
@@ -324,6 +342,8 @@ class RedisStore(MemoryStore):
             # The mirror counts by our own clock, and its limits were not charged.
             here = ticket._replace(granted=ticket.granted - self._ahead, charged=())
             if not self._courier.up:
+                told = wire.Told(ErrorKind.CANCELLED, _NEUTRAL, looks_again=False)
+                self._owe(wire.settle(self._keys, ticket, self._named(ticket.attempt), told, report))
                 return note_settled(route, account, here, report, now, self._spread)
             before = route.explored_at
             verdict = note_here(route, ticket, report, now)
@@ -336,7 +356,11 @@ class RedisStore(MemoryStore):
                 0 if verdict.outcome == "success" and not verdict.slow else self._spread(),
             )  # fmt: skip
         operation = wire.settle(self._keys, ticket, self._named(ticket.attempt), told, report)
-        self._courier.tell(operation, urgent=ticket.leased or report.kind is not None)
+        if not ticket.leased:
+            self._courier.tell(operation, urgent=report.kind is not None)
+        else:
+            self._unsure[ticket.attempt] = ticket
+            self._courier.tell(operation, then=lambda _: self._unsure.pop(ticket.attempt, None))
         return self._settled(ticket, blocked)
 
     def _settled(self, ticket: Ticket, blocked: CredentialBlocked | None = None) -> Settled:
@@ -352,12 +376,14 @@ class RedisStore(MemoryStore):
         """Every batch comes back with the server's time and the number of changes so far."""
         ours = self._now()
         self._ahead = now - ours
-        if ours - self._beat_at >= BEAT_EVERY_US:
+        changed = epoch != self._epoch
+        if changed or ours - self._beat_at >= BEAT_EVERY_US:
             self._beat_at = ours
             self._courier.tell(wire.beat(self._keys, BEAT_LIVES_US), then=self._counted)
             self._compare(now // WINDOW_US)
-            self._hearers.alone(None)
-        if epoch != self._epoch:
+            if not self._alone:
+                self._hearers.alone(None)  # after a fork, a child's own
+        if changed:
             self._epoch = epoch
             self._read_again()
 
@@ -448,9 +474,16 @@ class RedisStore(MemoryStore):
                 # What was under way is answered, or its connection is gone: nothing comes any more that could be handed back.
                 self._asking.clear()
                 self._called.clear()
+            places = [] if up else [standing.place for standing in self._standing.values()]
+            for place in places:
+                place.woken = True
         if up:
             self._come_back()
         self._hearers.alone(None if up else reason)
+        # Nobody will call them to the front of a line that is out of reach.
+        for place in places:
+            if place.wake is not None:
+                place.wake()
 
     def _account(self, target: Target) -> Account:
         account = self._accounts.get(target.account)
@@ -475,6 +508,13 @@ class RedisStore(MemoryStore):
     def _come_back(self) -> None:
         now = self._now()
         self._beat_at = now - BEAT_EVERY_US
+        while self._owed:
+            self._courier.tell(self._owed.popleft())
+        while self._unsure:
+            # Told perhaps: so again only what does no harm twice.
+            attempt, ticket = self._unsure.popitem()
+            told = wire.Told(ErrorKind.CANCELLED, _NEUTRAL, looks_again=False)
+            self._courier.tell(wire.settle(self._keys, ticket._replace(charged=()), self._named(attempt), told))
         for pair, target in tuple(self._known.items()):
             if pair in self._due:
                 self._courier.tell(wire.override(self._keys, target, self._due.pop(pair)))
@@ -493,6 +533,8 @@ class RedisStore(MemoryStore):
         self._asking.clear()
         self._called.clear()
         self._standing.clear()
+        self._owed.clear()
+        self._unsure.clear()
         self._sketches.clear()
         self._hearers.forked()
         self._beat_at = self._now() - BEAT_EVERY_US

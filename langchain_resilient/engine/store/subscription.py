@@ -1,7 +1,7 @@
 """What others publish, heard on a connection of its own.
 
-Rules of this file: no read waits for ever; a connection that says nothing is asked whether it is there; whoever listens is told `LOST` when
-messages may have been missed, and reads everything again.
+Rules of this file: no read waits for ever; a connection that says nothing is asked whether it is there; whoever listens is told `GONE` when
+nothing more will be heard for a while, and `LOST` when messages may have been missed, and reads everything again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ LOGGER = logging.getLogger("langchain_resilient")
 
 LOST = b"lost"
 """Told in place of a message: some may have been missed."""
+GONE = b"gone"
+"""Told when nothing more will be heard for a while, so that who waits for a message may ask instead."""
 QUIET = 5.0
 """Seconds without a word after which the server is asked whether it is there; as many more, and the connection is given up."""
 LOOK = 0.5
@@ -93,6 +95,9 @@ class Subscription:
                 self._listen(self._connection)
             except Trouble as why:
                 LOGGER.debug("the subscription to %s was lost: %s", self._dial.shown, why)
+                if self._connection is not None and not self._stopped.is_set():
+                    # Those who wait to be told something may say nothing themselves: let them find out whether the server is there.
+                    self._tell(GONE)
             finally:
                 if self._connection is not None:
                     self._connection.disconnect()
