@@ -27,7 +27,7 @@ class Hearers:
 
     def __init__(self, aside: Callable[[Callable[[], object]], object]) -> None:
         self._aside = aside
-        self._who: list[tuple[weakref.ref[Any], dict[str, str]]] = []
+        self._who: list[tuple[weakref.ref[Any], frozenset[str]]] = []
         self._news: deque[tuple[Observe, Event]] = deque()
         self._telling = deque([True], maxlen=1)
         """Empty while somebody tells: taking it out is one atomic step."""
@@ -35,13 +35,13 @@ class Hearers:
         """Why the store is alone, if that is what they were last told."""
 
     def add(self, observe: Observe, targets: Sequence[Target]) -> None:
-        """Tell an observer of these, by the names that it knows them by."""
+        """Tell an observer of these."""
         weak: weakref.ref[Any] = (
             weakref.WeakMethod(observe) if isinstance(observe, MethodType) else weakref.ref(observe)
         )
         self._who = [
             *[pair for pair in self._who if pair[0]() is not None],
-            (weak, {target.route: target.name for target in targets}),
+            (weak, frozenset(target.route for target in targets)),
         ]
         if self._alone is not None:
             self._tell([(observe, StoreDegraded(degraded=True, reason=self._alone))])
@@ -49,11 +49,7 @@ class Hearers:
     def changed(self, route: str, event: CircuitChanged | CredentialBlocked) -> None:
         """A provider's circuit, or a credential of it."""
         self._tell(
-            [
-                (observe, event._replace(provider=names[route]))
-                for hearer, names in self._who
-                if route in names and (observe := hearer()) is not None
-            ]
+            [(observe, event) for hearer, routes in self._who if route in routes and (observe := hearer()) is not None]
         )
 
     def alone(self, reason: str | None) -> None:

@@ -270,10 +270,14 @@ class RedisStore(MemoryStore):
 
     def _orphaned(self, operation: wire.Operation, reply: Any) -> None:
         """Whoever asked is gone: what came for it is given back."""
-        asked = self._asking.pop(str(operation.words[1]), None) if operation.name == "admit" else None
+        if operation.name != "admit":
+            return
+        name = wire.asker(operation)
+        with self._turn:
+            asked = self._asking.pop(name, None)
+            self._called.discard(name)
         if asked is None:
             return
-        self._called.discard(str(operation.words[1]))
         found = wire.read_admit(reply)
         if isinstance(found, wire.Granted):
             told = wire.Told(ErrorKind.CANCELLED, _NEUTRAL, looks_again=False)

@@ -14,6 +14,7 @@ Rules of this file
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from collections.abc import Callable, Generator, Sequence
 from hashlib import blake2b
@@ -226,7 +227,13 @@ def _at_exit() -> None:
         ledger.end()
 
 
+def _after_fork() -> None:
+    global _LOCK  # noqa: PLW0603  # a thread of the parent may have held it
+    _LOCK = threading.Lock()
+
+
 atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def redis_ledger(url: str, namespace: str) -> RedisLedger:

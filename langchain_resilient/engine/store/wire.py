@@ -7,6 +7,7 @@ and a hash of its endpoint and credential: never an address, a key or a user.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files
@@ -176,6 +177,12 @@ def _candidate(keys: Keys, candidate: Candidate, ask: Admit) -> str:
         f'[{_bool(candidate.unfit)},{_bool(candidate.affords)},{int(longest * SECOND)},"{too_big}",[{",".join(steps)}],'
         f"{keys.settings(target, ask.lane, ask.races)}]"
     )
+
+
+def asker(operation: Operation) -> str:
+    """The name of the attempt for which an `admit` asks."""
+    name: str = json.loads(str(operation.words[0]))[1]
+    return name
 
 
 def _bool(value: object) -> str:
