@@ -58,10 +58,17 @@ LINES: dict[str, float] = {
     f"{ENGINE}.store.opening": 7.1,
     f"{ENGINE}.store.redis": 7,  # the rest of that house: how it asks, what it keeps of the answers, who carries both
     f"{ENGINE}.store.courier": 6.8,
+    f"{ENGINE}.store.porter": 6.78,
+    f"{ENGINE}.store.carriage": 6.76,
+    f"{ENGINE}.store.mailbag": 6.74,
     f"{ENGINE}.store.letters": 6.7,
     f"{ENGINE}.store.subscription": 6.6,
     f"{ENGINE}.store.line": 6.6,
+    f"{ENGINE}.store.breaker": 6.6,
     f"{ENGINE}.store.dial": 6.5,
+    f"{ENGINE}.store.callbacks": 6.5,
+    f"{ENGINE}.store.resp": 6.4,
+    f"{ENGINE}.store.troubles": 6.3,
     f"{ENGINE}.observe": 7,
     f"{ENGINE}.observe.*": 7,
     f"{ENGINE}.dead_letters": 7,
@@ -114,7 +121,6 @@ LINES: dict[str, float] = {
 # The first match is what a module may import beside the standard library and these two packages.
 THIRD_PARTY: dict[str, set[str]] = {
     f"{ENGINE}.store.dial": {"redis"},
-    f"{ENGINE}.store.courier": {"redis"},
     f"{ENGINE}.dead_letters.redis": {"redis"},
     f"{ENGINE}.observe.prometheus": {"prometheus_client"},
     f"{ENGINE}.observe.opentelemetry": {"opentelemetry"},

@@ -1,10 +1,13 @@
-"""From a URL to a connected redis-py connection, and from whatever goes wrong on one to what it means.
+"""From a URL to a connected redis-py connection.
 
 Rules of this file
 ------------------
 * redis-py is imported here and nowhere else, when the first URL is read. Features are probed, never versions (5.3 … 8.1).
 * Every default that could wait, retry or run a script twice is passed explicitly: redis-py's own wait 3.6 s for a refused port and for ever
-  for a server that hangs. RESP2 always: RESP3 lets a server push messages, some of which stretch these very timeouts.
+  for a server that hangs. RESP2 always: RESP3 lets a server push messages, some of which stretch these very timeouts. A URL that sets one of
+  these is refused: ignored in silence, it would be looked for in vain.
+* Nothing is sent that a user needs a right for, and we have no need of: redis-py would tell its own name and version (CLIENT SETINFO), go on
+  where it may not, and leave two lines in the server's ACL LOG each time.
 * What the URL holds between `://` and `@`, and behind `?`, is in no message, no repr and no log.
 * A cluster's layout is asked for (`CLUSTER SLOTS`) and followed; its nodes are dialled like any server. redis-py's cluster client would
   follow redirections and reconnect within one command, for longer than a decision may take.
@@ -13,11 +16,14 @@ Rules of this file
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Sequence
 from string import ascii_lowercase
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 from langchain_resilient.engine.errors import SettingsError
+from langchain_resilient.engine.store.troubles import Trouble, trouble
 
 CLIENT_NAME = "langchain-resilient"
 FORMS = (
@@ -25,32 +31,19 @@ FORMS = (
     "redis+cluster://host:port[,host:port] or redis+sentinel://host:port[,host:port]/service[/db]; "
     "characters of a password such as @ : / # are written %40 %3A %2F %23"
 )
-FIXED = ("decode_responses", "health_check_interval", "max_connections", "protocol", "retry_on_error", "retry_on_timeout", "socket_connect_timeout", "socket_timeout")  # fmt: skip
-"""What the courier relies on, and a URL does not set."""
-
+UNTOLD = ("driver_info", "lib_name", "lib_version")
+"""What redis-py sends with CLIENT SETINFO, by the names that one version or another has for it."""
+FIXED = frozenset((
+    "decode_responses", "health_check_interval", "max_connections", "protocol", "retry", "retry_on_error", "retry_on_timeout",
+    "socket_connect_timeout", "socket_timeout", *UNTOLD,
+))  # fmt: skip
+"""What the courier relies on, and a URL may not set."""
 IN_SCHEMES = f"{ascii_lowercase}+"
 """What a scheme is made of that is quoted: anything else may be a password that slipped to the front."""
-
-Kind = Literal["timeout", "lost", "outage", "denied", "noscript", "script"]
 
 
 class Denied(SettingsError):  # noqa: N818  # it is what happened, as the specification of the store names it
     """The server is there, and refuses this user: a wrong password, or a right that is missing. No outage: nothing mends it but a hand."""
-
-
-class Trouble(Exception):  # noqa: N818  # not every kind of it is an error
-    """What went wrong on a connection.
-
-    Args:
-        kind: "timeout": no answer in time. "lost": refused or broken off. "outage": the server answers that it can't. "denied": it answers
-            that we may not. "noscript": it does not have the script. "script": the script failed.
-        text: For people; holds no secret.
-    """
-
-    def __init__(self, kind: Kind, text: str) -> None:
-        super().__init__(text)
-        self.kind = kind
-        self.text = text
 
 
 class Node(NamedTuple):
@@ -58,61 +51,6 @@ class Node(NamedTuple):
 
     host: str
     port: int
-
-
-# ----------------------------------------------------------------------------------------------------- what errors mean
-CODES: dict[str, Kind] = {
-    "NOSCRIPT": "noscript",
-    "NOAUTH": "denied", "WRONGPASS": "denied", "NOPERM": "denied",
-    "MOVED": "lost", "ASK": "lost",
-    "OOM": "outage", "READONLY": "outage", "LOADING": "outage", "MASTERDOWN": "outage", "CLUSTERDOWN": "outage", "TRYAGAIN": "outage",
-    "MISCONF": "outage", "NOREPLICAS": "outage", "BUSY": "outage",
-}  # fmt: skip
-"""By the first word of a server's error."""
-PHRASES: dict[str, Kind] = {
-    "invalid password": "denied",
-    "without any password configured": "denied",
-    "ACL failure in script": "denied",
-    "The user executing the script": "denied",
-    "max number of clients": "outage",
-}
-"""Where the first word is only ERR: servers differ, and Redis 6.2 wraps what a script's own command met."""
-NAMES: dict[str, Kind] = {
-    "NoScriptError": "noscript",
-    "AuthenticationError": "denied", "AuthorizationError": "denied", "NoPermissionError": "denied",
-    "AuthenticationWrongNumberOfArgsError": "denied",
-    "MovedError": "lost", "AskError": "lost",
-    "OutOfMemoryError": "outage", "ReadOnlyError": "outage", "BusyLoadingError": "outage", "ClusterError": "outage",
-    "ClusterDownError": "outage", "TryAgainError": "outage", "MaxClientsError": "outage",
-    "TimeoutError": "timeout", "ConnectionError": "lost", "OSError": "lost",
-}  # fmt: skip
-"""redis-py's exceptions (it cuts the first word off), the standard library's, by the name of their class or its bases."""
-
-
-def meaning(text: str) -> Kind:
-    """What an error means that a server answered, as it was sent."""
-    code = text.partition(" ")[0].removeprefix("-")
-    if code in CODES:
-        return CODES[code]
-    for phrase, kind in PHRASES.items():
-        if phrase in text:
-            return kind
-    for code, kind in CODES.items():
-        if f"-{code} " in text:
-            return kind
-    return "script"
-
-
-def trouble(error: BaseException) -> Trouble:
-    """Any error of a connection as what it means."""
-    if isinstance(error, Trouble):
-        return error
-    text = str(error) or type(error).__name__
-    kind = meaning(text)
-    if kind == "script":
-        names = [base.__name__ for base in type(error).__mro__]
-        kind = next((NAMES[name] for name in names if name in NAMES), kind)
-    return Trouble(kind, text)
 
 
 # ---------------------------------------------------------------------------------------------------------------- the URL
@@ -126,6 +64,13 @@ def _redis(module: str) -> Any:
 
 def _bad(scheme: str, why: str) -> SettingsError:
     return SettingsError(f"backend: got {scheme}://…: {why}; {FORMS}")
+
+
+def _check_options(scheme: str, query: str) -> None:
+    """Raise `SettingsError` for an option that is the courier's own. Its value, and all else in the URL, stays unsaid."""
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        if name in FIXED:
+            raise SettingsError(f"backend: got {scheme}://…?{name}=…: {name} is the courier's own to set; leave it out")
 
 
 def _addresses(scheme: str, hosts: str, default: int) -> list[Node]:
@@ -145,11 +90,12 @@ class Dial:
     """Where Redis is, and how it is reached.
 
     Args:
-        url: `redis://`, `rediss://`, `unix://`, `redis+cluster://` or `redis+sentinel://` (`rediss+…` with TLS); redis-py's options behind `?`.
+        url: `redis://`, `rediss://`, `unix://`, `redis+cluster://` or `redis+sentinel://` (`rediss+…` with TLS); redis-py's options behind `?`, save
+            for `FIXED`.
         budget: Seconds that one step on a connection may take.
 
     Raises:
-        SettingsError: The URL makes no sense, or redis-py is not installed.
+        SettingsError: The URL makes no sense, sets what is not its to set, or redis-py is not installed.
     """
 
     def __init__(self, url: str, budget: float = 0.25) -> None:
@@ -205,6 +151,7 @@ class Dial:
 
     def _settings(self, scheme: str, url: str) -> dict[str, Any]:
         connection, retry, backoff = _redis("connection"), _redis("retry"), _redis("backoff")
+        _check_options(scheme, url.partition("?")[2].partition("#")[0])
         try:
             given: dict[str, Any] = connection.parse_url(url)
         except (ValueError, TypeError, AttributeError):
@@ -214,8 +161,6 @@ class Dial:
             path = url.partition("://")[2].partition("?")[0].partition("/")[2]
             if path:
                 raise _bad(scheme, "the database is no number")
-        for name in FIXED:
-            given.pop(name, None)
         defaults = {
             "client_name": CLIENT_NAME,
             "protocol": 2,
@@ -228,9 +173,12 @@ class Dial:
         elif not self.form:
             given.setdefault("host", "localhost")
             given.setdefault("port", 6379)
+        known = inspect.signature(connection.AbstractConnection.__init__).parameters
         return {
             **defaults,
             **given,
+            # Where a version has the newest name for it, the older ones are deprecated.
+            **{name: None for name in ([UNTOLD[0]] if UNTOLD[0] in known else UNTOLD) if name in known},
             "decode_responses": False,
             "health_check_interval": 0,
             "retry": retry.Retry(backoff.NoBackoff(), 0),

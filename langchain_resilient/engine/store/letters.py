@@ -5,6 +5,7 @@ Rules of this file
 * Nothing here takes a lock that a finalizer could need: a letter belongs to whoever takes it out of `open`, and taking it out is one atomic
   step of a dict. The carrier sets the reply first and takes it out then; so whoever finds it gone finds the reply.
 * A loop is woken once for a batch, and has one timer for all that wait on it, not one each.
+* Of the threads that wait while another carries, one is woken to carry next, not all.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from langchain_resilient.engine.effects import Later
@@ -42,8 +44,11 @@ class Carrier(Protocol):
     """What a letter needs of the courier that took it."""
 
     open: dict[Letter, None]
-    up: bool
     budget: float
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis is thought to answer."""
 
     def accompany(self, letter: Letter) -> Any:
         """Wait for the reply in this thread, and carry it if nobody does."""
@@ -104,6 +109,66 @@ class Letter(Later):
         except BaseException:
             carrier.give_up(self)
             raise
+
+    def wake(self, desks: set[Desk]) -> None:
+        """Say that the reply is there: to the thread that waits; a task's desk is added to those that are to be called."""
+        if (desk := self.table) is not None:
+            desk.ready.append(self)
+            desks.add(desk)
+        elif (alarm := self.alarm) is not None:
+            with suppress(RuntimeError):  # it was woken to carry
+                alarm.release()
+
+
+class Sleepers:
+    """The threads that wait for a reply and could carry.
+
+    Args:
+        waiting: Letters that somebody waits for.
+    """
+
+    def __init__(self, waiting: Mapping[Letter, None]) -> None:
+        self._waiting = waiting
+        self._letters: deque[Letter] = deque()
+        """Answered ones are taken out when they are met."""
+
+    def add(self, letter: Letter) -> None:
+        """Its thread is about to sleep."""
+        self._letters.append(letter)
+
+    @staticmethod
+    def sleep(letter: Letter, seconds: float) -> bool:
+        """Wait in this thread for the reply, or for being chosen to carry; returns False if it took too long."""
+        alarm = letter.alarm
+        if alarm is None:
+            alarm = threading.Lock()
+            alarm.acquire()
+            letter.alarm = alarm
+            # In this order: a carrier sets the reply and looks for an alarm then.
+            if letter.reply is not UNSET:
+                return True
+        return alarm.acquire(timeout=seconds)
+
+    def wake_one(self) -> bool:
+        """Choose one to carry; returns False if there is none."""
+        letters = self._letters
+        while letters:
+            try:
+                letter = letters.popleft()
+            except IndexError:
+                break
+            if letter in self._waiting and letter.alarm is not None:
+                with suppress(RuntimeError):  # it is awake
+                    letter.alarm.release()
+                return True
+        return False
+
+    def tidy(self) -> None:
+        """Forget those who wait no more, where none of them is ever chosen."""
+        letters = self._letters
+        with suppress(IndexError):
+            while letters[0] not in self._waiting:
+                letters.popleft()
 
 
 class Desk:

@@ -2,9 +2,11 @@
 
 Rules of this file
 ------------------
-* RESP2 is written and read here, on redis-py's connected socket: for a batch of 64 its own writer and parser take longer than all else.
-  Where there is no such socket, or another protocol is spoken, redis-py's do it.
-* An exchange that fails in any way closes the connection: a late reply must not be read as another's.
+* RESP2 is spoken on redis-py's connected socket itself, see `resp`. Where there is no such socket, or another protocol is spoken, redis-py's
+  own reader does it.
+* An exchange that fails in any way closes the connection: a late reply must not be read as another's. An error that the server answered with
+  is an answer.
+* A batch is sent again only where the server said that it did not have the script, and so ran nothing.
 * Whoever takes `free` has the line; nobody waits for a lock here.
 """
 
@@ -14,14 +16,15 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from langchain_resilient.engine.store.dial import Dial, Node, Trouble, meaning, slot_of, trouble
+from langchain_resilient.engine.store.dial import Dial, Node, slot_of
+from langchain_resilient.engine.store.resp import CRLF, packed, unpacked
+from langchain_resilient.engine.store.troubles import Trouble, trouble
 from langchain_resilient.engine.store.wire import Operation
 
-CRLF = b"\r\n"
 CHUNK = 65536
 IDLE = 0.1
 """Seconds after which a server may have hung up unnoticed, so that the socket is looked at before it is used."""
@@ -34,60 +37,6 @@ class Reply(NamedTuple):
     """The server's time, µs."""
     epoch: int
     replies: list[Any]
-
-
-# ------------------------------------------------------------------------------------------------------------------- RESP
-def packed(words: Sequence[str]) -> bytes:
-    """A command as it goes over the wire."""
-    text = "".join([f"${len(word)}\r\n{word}\r\n" for word in words])
-    if text.isascii():
-        return b"*%d\r\n%b" % (len(words), text.encode())
-    parts = []
-    for word in words:
-        # A lone surrogate in a user's name must not take the batch down with it; Redis does not care what bytes are.
-        raw = word.encode("utf-8", "surrogatepass")
-        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-    return b"*%d\r\n%b" % (len(words), b"".join(parts))
-
-
-_SHORT: dict[bytes, int] = {b"$%d" % size: size for size in range(64)}
-_SMALL: dict[bytes, int] = {b":%d" % number: number for number in range(-1, 1000)}
-
-
-def unpacked(lines: Iterator[bytes]) -> Any:
-    """One reply, of the lines that came so far; raises `StopIteration` where there is more to come. An error is a `Trouble`, not raised."""
-    line = next(lines)
-    # What scripts answer with comes first, and is looked up rather than worked out: this runs for every word of every reply.
-    if (small := _SMALL.get(line)) is not None:
-        return small
-    if (size := _SHORT.get(line)) is not None:
-        value = next(lines)
-        return value if len(value) == size else _pieced(value, size, lines)
-    kind, rest = line[:1], line[1:]
-    if kind == b"*":
-        found: list[Any] = []
-        for _ in range(int(rest)):
-            value = unpacked(lines)  # in no comprehension or extend(): they would take the StopIteration for their own
-            found += (value,)
-        return None if rest == b"-1" else found
-    if kind == b":":
-        return int(rest)
-    if kind == b"$":
-        return None if rest == b"-1" else _pieced(next(lines), int(rest), lines)
-    if kind == b"+":
-        return rest
-    if kind == b"-":
-        text = rest.decode("utf-8", "replace")
-        return Trouble(meaning(text), text)
-    raise Trouble("lost", "the server answered what is no RESP2")
-
-
-def _pieced(value: bytes, size: int, lines: Iterator[bytes]) -> bytes:
-    while len(value) < size:
-        value += CRLF + next(lines)
-    if len(value) > size:
-        raise Trouble("lost", "the server's answer is longer than it says")
-    return value
 
 
 def flattened(operations: Iterable[Operation], head: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -132,25 +81,40 @@ class Line:
         Raises:
             Trouble: It came to nothing; unless the server itself said so, the connection is closed.
         """
+        limit = self._budget if limit is None else limit
         try:
             if self._socket is None:
-                self._connection.send_packed_command([packed(words)])
-                reply = self._connection.read_response()
+                reply = self._asked(packed(words), limit)
             else:
-                reply = self._exchanged(self._socket, packed(words), self._budget if limit is None else limit)
-        except BaseException as error:
-            if isinstance(error, Exception):
-                why = trouble(error)
-                if why.kind in {"timeout", "lost", "script"} or self._socket is not None:
-                    self.close()
-                if why.kind == "script" and not type(error).__name__.endswith("ResponseError"):
-                    why = Trouble("lost", why.text)
-                raise why from error
+                reply = self._exchanged(self._socket, packed(words), limit)
+        except Exception as error:
+            self.close()
+            why = trouble(error)
+            # What the server answers with is returned; what is raised, and means nothing else, broke the connection.
+            raise (Trouble("lost", why.text) if why.kind == "script" else why) from error
+        except BaseException:
             self.close()
             raise
         if isinstance(reply, Trouble):
             raise reply
         return reply
+
+    def _asked(self, sent: bytes, limit: float) -> Any:
+        """An exchange with redis-py's own means."""
+        self._connection.send_packed_command([sent])
+        if not self._connection.can_read(timeout=limit):
+            raise Trouble("timeout", f"no answer within {limit:.3g} s")
+        try:
+            reply = self._connection.read_response()
+        except Exception as error:
+            if "ResponseError" not in {base.__name__ for base in type(error).__mro__}:
+                raise
+            return trouble(error)
+        return (
+            [trouble(item) if isinstance(item, Exception) else item for item in reply]
+            if isinstance(reply, list)
+            else reply
+        )
 
     def _exchanged(self, wire: socket.socket, sent: bytes, limit: float) -> Any:
         until = self._used = time.monotonic()
@@ -189,22 +153,32 @@ class Line:
         self.sha = sha.decode() if isinstance(sha, bytes) else str(sha)
 
     def run(self, operations: Sequence[Operation], head: Sequence[str], limit: float | None = None) -> Reply:
-        """Run a batch; a second time only if the script was not there, and so did not run."""
+        """Run a batch; again only if the script was not there, and so did not run."""
         keys, words = flattened(operations, head)
-        command = ("EVALSHA", self.sha, str(len(keys)), *keys, *words)
+        given = (str(len(keys)), *keys, *words)
         try:
-            reply = self.call(*command, limit=limit)
+            reply = self.call("EVALSHA", self.sha, *given, limit=limit)
         except Trouble as why:
             if why.kind != "noscript":
                 raise
-            self.load()
-            reply = self.call(*command, limit=limit)
+            reply = self._repeated(given, limit)
         if not isinstance(reply, list) or len(reply) != len(operations) + 2:
             raise Trouble("script", f"the script answered {len(operations)} operations with {type(reply).__name__}")
         try:
             return Reply(int(reply[0]), int(reply[1]), reply[2:])
         except (TypeError, ValueError):
             raise Trouble("script", "the script's answer begins with no time and epoch") from None
+
+    def _repeated(self, given: Sequence[str], limit: float | None) -> Any:
+        """Run what the server had no script for."""
+        self.load()
+        try:
+            return self.call("EVALSHA", self.sha, *given, limit=limit)
+        except Trouble as why:
+            if why.kind != "noscript":
+                raise
+        # It was flushed in between. Its source can't be; but EVAL is a right that nobody needs save for this.
+        return self.call("EVAL", self._script, *given, limit=limit)
 
     def stale(self, now: float) -> bool:
         """Whether the server has hung up while nothing was said."""

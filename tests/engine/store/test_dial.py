@@ -1,14 +1,16 @@
 """From a URL to connections: what is read, what is passed on, and what is never said."""
 
 import sys
+import warnings
 
 import pytest
 
 redis = pytest.importorskip("redis")
 
 from langchain_resilient.engine.errors import SettingsError  # noqa: E402  # after importorskip
-from langchain_resilient.engine.store.dial import Denied, Dial, Node, Trouble, meaning, slot_of, trouble  # noqa: E402
-from langchain_resilient.engine.store.line import packed, unpacked  # noqa: E402
+from langchain_resilient.engine.store.dial import FIXED, Denied, Dial, Node, slot_of  # noqa: E402
+from langchain_resilient.engine.store.resp import packed, unpacked  # noqa: E402
+from langchain_resilient.engine.store.troubles import Trouble, meaning, trouble  # noqa: E402
 
 READ = {
     "redis://": ("redis://localhost:6379", {"host": "localhost", "port": 6379}),
@@ -36,11 +38,35 @@ def test_urls_are_read(url: str, expected: tuple[str, dict]):
 @pytest.mark.parametrize("url", ["redis://h", "unix:///s", "redis+sentinel://h/main?sentinel_password=x"])
 def test_every_default_that_could_wait_is_passed(url: str):
     """Whatever the version of redis-py: no retries, the budget as every timeout, no health checks, bytes, RESP2."""
-    dial = Dial(f"{url}{'&' if '?' in url else '?'}socket_timeout=60&health_check_interval=9", budget=0.5)
+    dial = Dial(url, budget=0.5)
     made = dial._sentinel_pool().make_connection() if dial._sentinels else dial._made()
     assert (made.socket_timeout, made.socket_connect_timeout, made.health_check_interval) == (0.5, 0.5, 0)
     assert made.retry._retries == 0 and not made.retry_on_timeout and str(made.protocol) == "2"
     assert made.client_name == "langchain-resilient" and not made.encoder.decode_responses
+
+
+def test_no_connection_tells_which_library_it_is():
+    """CLIENT SETINFO is switched off, for servers and sentinels, by the name that this redis-py has for it; and none of them is deprecated."""
+    names = {"driver_info", "lib_name", "lib_version"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, behind = Dial("rediss://h")._made(), Dial("redis+sentinel://h/main")._sentinel_pool()
+    sentinel = behind.sentinel_manager.sentinels[0].connection_pool.make_connection()
+    for made in (one, behind.make_connection(), sentinel):
+        told = {name: getattr(made, name) for name in names if hasattr(made, name)}
+        assert told and all(value is None for value in told.values())
+
+
+@pytest.mark.parametrize("option", sorted(FIXED))
+@pytest.mark.parametrize("url", ["redis://u:hush@h", "unix://:hush@/s", "redis+cluster://u:hush@a,b", "redis+sentinel://u:hush@a,b/main?password=hush"])  # fmt: skip
+def test_an_option_that_is_the_couriers_own_is_refused(url: str, option: str):
+    """An option that a URL may not set is an error of `backend` that names it and the fix, and nothing else of the URL, its value included."""
+    form = url.partition("://")[0]
+    for value in ("hush", "3", ""):
+        with pytest.raises(SettingsError) as raised:
+            Dial(f"{url}{'&' if '?' in url else '?'}client_name=hush&{option}={value}")
+        told = f"backend: got {form}://…?{option}=…: {option} is the courier's own to set; leave it out"
+        assert str(raised.value) == told and raised.value.__context__ is None
 
 
 BAD = [
@@ -51,7 +77,7 @@ BAD = [
     "redis://:hush",
     "redis://u:hu/sh@h",
     "redis://h/zero?password=hush",
-    "redis://u:hush@h?max_connections=many",
+    "redis://u:hush@h?ssl_check_hostname=many",
     "redis://u:hush@h?colour=blue",
     "unix://:hush@",
     "redis+cluster://u:hush@",
