@@ -76,7 +76,7 @@ class KeyedRateLimiter:
     def _opened(self, backend: str, namespace: str, clock: Clock | None) -> Ledger:
         if backend == "memory://":
             return memory_ledger(namespace, self._dimensions) if clock is None else MemoryLedger(clock.now)
-        from langchain_resilient.engine.store.tenants_redis import RedisLedger, redis_ledger  # redis-py is an extra
+        from langchain_resilient.engine.store.redis.tenants import RedisLedger, redis_ledger  # redis-py is an extra
 
         if clock is None:
             ledger = redis_ledger(backend, namespace)

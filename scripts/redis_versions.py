@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".redis-versions"
 VERSIONS = ("5.3", "6.4", "7.4", "8.1")  # the last of each major version that `pyproject.toml` allows
 # What touches redis-py's own API: the rest of the suite meets it through these modules.
-FILES = ("tests/engine/store/test_dial.py", "tests/engine/store/test_courier.py", "tests/engine/store/test_redis.py")
+FILES = ("tests/engine/store/redis/post", "tests/engine/store/redis/test_store.py")
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "4", "-p", "no:cacheprovider"]
 
 

@@ -139,21 +139,21 @@ def warned() -> list[str]:
 
 def beat_every(seconds: float) -> None:
     """Let processes tell one another how they are more often than every 3 s."""
-    from langchain_resilient.engine.store import redis
+    from langchain_resilient.engine.store.redis import store as redis
 
     redis.BEAT_EVERY_US = int(seconds * 1_000_000)
 
 
 def lease_for(seconds: float) -> None:
     """Let leases lapse sooner than after 30 s."""
-    from langchain_resilient.engine.store import wire
+    from langchain_resilient.engine.store.redis import wire
 
     wire.LEASE_US = int(seconds * 1_000_000)
 
 
 def schema(name: str) -> None:
     """Speak another version of what is kept in Redis."""
-    from langchain_resilient.engine.store import wire
+    from langchain_resilient.engine.store.redis import wire
 
     wire.SCHEMA = name
 
@@ -335,7 +335,7 @@ def _serve(address: str, key: bytes) -> None:
 
 def _fork_workers() -> None:
     """The life of the process that forks workers: one for each line that it reads, which says where to connect to."""
-    for name in ("langchain.chat_models", "langchain_openai", "langchain_resilient.engine.store.redis", "redis"):
+    for name in ("langchain.chat_models", "langchain_openai", "langchain_resilient.engine.store.redis.store", "redis"):
         import_module(name)
     made("memory://", [provider("warm"), provider("up", url="http://127.0.0.1:9")])  # imports the rest
     # Or the workers' first full collection copies every page of it, for a third of a second, at a time that a test may measure.

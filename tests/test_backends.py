@@ -27,7 +27,8 @@ from langchain_resilient import (
     ResilientChatModel,
     SettingsError,
 )
-from langchain_resilient.engine.store import opening, wire
+from langchain_resilient.engine.store import opening
+from langchain_resilient.engine.store.redis import wire
 from tests.clients import ANSWER, BusyError, ask, instance, resilient, scripted
 from tests.servers import Server, binary_or_skip, client_of, until, valkey_binary
 

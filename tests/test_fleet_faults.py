@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from langchain_resilient import Circuit, KeyedRateLimiter, RateLimits, SettingsError
-from langchain_resilient.engine.store import opening, wire
+from langchain_resilient.engine.store import opening
+from langchain_resilient.engine.store.redis import wire
 from tests import fleet as f
 from tests.fleet import Fleet, Worker, provider
 from tests.server_groups import Cluster, Sentinel

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from langchain_resilient.engine.store.redis import RedisStore
+from langchain_resilient.engine.store.redis.store import RedisStore
 from langchain_resilient.testing.clock import FakeClock
 from tests.engine.harness import World
-from tests.engine.store.straight import Straight
+from tests.engine.store.redis.straight import Straight
 
 
 @pytest.fixture(params=["sync", "async", "redis"])

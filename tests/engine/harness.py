@@ -42,7 +42,7 @@ from langchain_resilient.engine.events import Admitted, Decided, Decision, Event
 from langchain_resilient.engine.plan import answer
 from langchain_resilient.engine.policy import Gate, Policy, Target
 from langchain_resilient.engine.store.memory import MemoryStore
-from langchain_resilient.engine.store.redis import RedisStore
+from langchain_resilient.engine.store.redis.store import RedisStore
 from langchain_resilient.testing.clock import FakeClock
 
 

@@ -1,1 +1,4 @@
-"""Where shared state lives: the `Store` protocol is in `effects`, its in-process form in `memory`."""
+"""Where shared state lives: `memory` keeps it in this process, `redis` for many, `opening` finds the one that a URL means.
+
+The `Store` protocol is in `effects`. `state` and `account` are what both keep of a provider and of a credential, `tenants` what users have taken.
+"""

@@ -18,7 +18,7 @@ from langchain_resilient.engine.errors import require, unknown_name
 from langchain_resilient.engine.store.memory import MemoryStore, memory_store
 
 if TYPE_CHECKING:
-    from langchain_resilient.engine.store.redis import RedisStore
+    from langchain_resilient.engine.store.redis.store import RedisStore
 
 MEMORY = "memory://"
 SHARED = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel", "rediss+cluster", "rediss+sentinel")
@@ -60,7 +60,7 @@ def open_store(backend: str, namespace: str) -> MemoryStore:
     check_backend(backend)
     if backend == MEMORY:
         return memory_store(namespace)
-    from langchain_resilient.engine.store.redis import RedisStore
+    from langchain_resilient.engine.store.redis.store import RedisStore
 
     with _OPENING:
         store = _SHARED.get((backend, namespace))

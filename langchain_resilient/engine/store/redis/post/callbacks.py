@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from langchain_resilient.engine.store.troubles import Trouble
-from langchain_resilient.engine.store.wire import Operation
+from langchain_resilient.engine.store.redis.post.troubles import Trouble
+from langchain_resilient.engine.store.redis.wire import Operation
 
 LOGGER = logging.getLogger("langchain_resilient")
 MOST_COMPLAINTS = 100

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from langchain_resilient.engine.store.troubles import Trouble, meaning
+from langchain_resilient.engine.store.redis.post.troubles import Trouble, meaning
 
 CRLF = b"\r\n"
 

@@ -8,9 +8,9 @@ import pytest
 redis = pytest.importorskip("redis")
 
 from langchain_resilient.engine.errors import SettingsError  # noqa: E402  # after importorskip
-from langchain_resilient.engine.store.dial import FIXED, Denied, Dial, Node, slot_of  # noqa: E402
-from langchain_resilient.engine.store.resp import packed, unpacked  # noqa: E402
-from langchain_resilient.engine.store.troubles import Trouble, meaning, trouble  # noqa: E402
+from langchain_resilient.engine.store.redis.post.dial import FIXED, Denied, Dial, Node, slot_of  # noqa: E402
+from langchain_resilient.engine.store.redis.post.resp import packed, unpacked  # noqa: E402
+from langchain_resilient.engine.store.redis.post.troubles import Trouble, meaning, trouble  # noqa: E402
 
 READ = {
     "redis://": ("redis://localhost:6379", {"host": "localhost", "port": 6379}),

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from langchain_resilient.engine.effects import Later
-from langchain_resilient.engine.store.wire import Operation
+from langchain_resilient.engine.store.redis.wire import Operation
 
 
 class Sentinel:

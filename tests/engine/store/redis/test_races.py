@@ -11,9 +11,9 @@ import pytest
 
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Report
-from tests.engine.store.racer import PROBES, ask, store
+from tests.engine.store.redis.racer import PROBES, ask, store
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 RACERS = 8
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -23,7 +23,7 @@ class Racers:
     """Processes that wait for one word, and then all ask at once."""
 
     def __init__(self, url, namespace):
-        command = [sys.executable, "-m", "tests.engine.store.racer", url, namespace]
+        command = [sys.executable, "-m", "tests.engine.store.redis.racer", url, namespace]
         self.processes = [
             subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             for _ in range(RACERS)

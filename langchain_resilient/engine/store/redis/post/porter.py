@@ -15,12 +15,12 @@ import logging
 import threading
 import time
 
-from langchain_resilient.engine.store.carriage import Carriage
-from langchain_resilient.engine.store.dial import Dial
-from langchain_resilient.engine.store.line import Wire
-from langchain_resilient.engine.store.subscription import Subscription
-from langchain_resilient.engine.store.troubles import Trouble
-from langchain_resilient.engine.store.wire import Operation
+from langchain_resilient.engine.store.redis.post.carriage import Carriage
+from langchain_resilient.engine.store.redis.post.dial import Dial
+from langchain_resilient.engine.store.redis.post.line import Wire
+from langchain_resilient.engine.store.redis.post.subscription import Subscription
+from langchain_resilient.engine.store.redis.post.troubles import Trouble
+from langchain_resilient.engine.store.redis.wire import Operation
 
 LOGGER = logging.getLogger("langchain_resilient")
 

@@ -16,9 +16,9 @@ from langchain_resilient.engine import quota
 from langchain_resilient.engine.errors import SettingsError
 from langchain_resilient.engine.events import StoreDegraded
 from langchain_resilient.engine.quota import RateLimits
-from langchain_resilient.engine.store.courier import Courier
+from langchain_resilient.engine.store.redis.post.courier import Courier
+from langchain_resilient.engine.store.redis.tenants import BEAT_EVERY_US, RedisLedger
 from langchain_resilient.engine.store.tenants import Booking, MemoryLedger
-from langchain_resilient.engine.store.tenants_redis import BEAT_EVERY_US, RedisLedger
 from langchain_resilient.testing import FakeClock
 from tests.servers import Server, binary_or_skip, rights, until, valkey_binary
 

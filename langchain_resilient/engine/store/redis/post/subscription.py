@@ -16,8 +16,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from langchain_resilient.engine.store.dial import Dial
-from langchain_resilient.engine.store.troubles import Trouble, trouble
+from langchain_resilient.engine.store.redis.post.dial import Dial
+from langchain_resilient.engine.store.redis.post.troubles import Trouble, trouble
 
 LOGGER = logging.getLogger("langchain_resilient")
 

@@ -1,6 +1,6 @@
 -- meta     string  packed: the time, which never steps back, and the number of changes so far
 
--- One batch: every operation in its order, each with the words that engine/store/wire.py wrote.
+-- One batch: every operation in its order, each with the words that engine/store/redis/wire.py wrote.
 -- ARGV: the clock (µs, or "" for the server's), the process; then per operation its name, its keys (places in KEYS), its words.
 
 local function provider(keys, place)

@@ -1,6 +1,6 @@
 """One of the processes of `test_races.py`: it asks for places when it is told to, and says how many it got.
 
-    python -m tests.engine.store.racer URL NAMESPACE
+    python -m tests.engine.store.redis.racer URL NAMESPACE
 
 Each line of its input is a command: "KIND COUNT" asks COUNT times for a place of that kind, and answers the number that it got; "end" ends
 what it got with success, and answers when the server has heard of it.
@@ -18,8 +18,8 @@ from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.effects import Admit, Report, Ticket
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import RateLimits
-from langchain_resilient.engine.store.courier import Courier
-from langchain_resilient.engine.store.redis import RedisStore
+from langchain_resilient.engine.store.redis.post.courier import Courier
+from langchain_resilient.engine.store.redis.store import RedisStore
 
 PROBES = 5
 TARGETS = {

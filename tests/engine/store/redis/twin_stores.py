@@ -8,8 +8,8 @@ from langchain_resilient.engine.circuit import CircuitState
 from langchain_resilient.engine.quota import Scale
 from langchain_resilient.engine.store.account import Account
 from langchain_resilient.engine.store.memory import MemoryStore
-from langchain_resilient.engine.store.redis import RedisStore
-from tests.engine.store.straight import Straight
+from langchain_resilient.engine.store.redis.store import RedisStore
+from tests.engine.store.redis.straight import Straight
 
 S = 1_000_000
 

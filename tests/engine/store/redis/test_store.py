@@ -10,10 +10,10 @@ from langchain_resilient.engine.classify import ErrorKind as K
 from langchain_resilient.engine.effects import Queued, Ticket
 from langchain_resilient.engine.events import CircuitChanged
 from langchain_resilient.engine.quota import RateLimits
-from langchain_resilient.engine.store.redis import RedisStore
+from langchain_resilient.engine.store.redis.store import RedisStore
 from langchain_resilient.testing.clock import FakeClock
 from tests.engine.harness import admitted, ask_for, settle, target
-from tests.engine.store.straight import Straight
+from tests.engine.store.redis.straight import Straight
 
 
 class Kept(Straight):

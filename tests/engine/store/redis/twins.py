@@ -16,12 +16,12 @@ from uuid import uuid4
 from langchain_resilient.engine.circuit import RACED_PROBE_INTERVAL_US, Bucket, CircuitState, Permit, slice_of
 from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Later, Queued, Refused, Ticket
 from langchain_resilient.engine.quota import MINUTE_US, Scale
-from langchain_resilient.engine.store import wire
 from langchain_resilient.engine.store.account import Account
+from langchain_resilient.engine.store.redis import wire
 from langchain_resilient.engine.store.state import EXPLORE_INTERVAL_US
-from tests.engine.store import histories as happens
-from tests.engine.store.straight import ServerError
-from tests.engine.store.twin_stores import Clock, Mine, Shared, Theirs, reset, shown
+from tests.engine.store.redis import histories as happens
+from tests.engine.store.redis.straight import ServerError
+from tests.engine.store.redis.twin_stores import Clock, Mine, Shared, Theirs, reset, shown
 
 S = 1_000_000
 

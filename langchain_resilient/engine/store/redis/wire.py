@@ -44,7 +44,7 @@ class Operation(NamedTuple):
 
 def script(*parts: str) -> str:
     """The Lua source of these files, as one script."""
-    folder = files("langchain_resilient.engine.store") / "lua"
+    folder = files("langchain_resilient.engine.store.redis") / "lua"
     return "\n".join((folder / f"{part}.lua").read_text() for part in parts)
 
 

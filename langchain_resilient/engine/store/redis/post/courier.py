@@ -26,15 +26,15 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from langchain_resilient.engine.store.breaker import Breaker
-from langchain_resilient.engine.store.callbacks import Callbacks
-from langchain_resilient.engine.store.carriage import Carriage
-from langchain_resilient.engine.store.dial import Denied, Dial
-from langchain_resilient.engine.store.letters import DOWN, UNSET, Desk, Letter, Sleepers
-from langchain_resilient.engine.store.mailbag import Mailbag
-from langchain_resilient.engine.store.porter import Porter
-from langchain_resilient.engine.store.subscription import Subscription
-from langchain_resilient.engine.store.wire import Operation
+from langchain_resilient.engine.store.redis.post.breaker import Breaker
+from langchain_resilient.engine.store.redis.post.callbacks import Callbacks
+from langchain_resilient.engine.store.redis.post.carriage import Carriage
+from langchain_resilient.engine.store.redis.post.dial import Denied, Dial
+from langchain_resilient.engine.store.redis.post.letters import DOWN, UNSET, Desk, Letter, Sleepers
+from langchain_resilient.engine.store.redis.post.mailbag import Mailbag
+from langchain_resilient.engine.store.redis.post.porter import Porter
+from langchain_resilient.engine.store.redis.post.subscription import Subscription
+from langchain_resilient.engine.store.redis.wire import Operation
 
 __all__ = ["DOWN", "Courier", "Denied", "Operation"]
 

@@ -34,12 +34,12 @@ from langchain_resilient.engine.effects import (
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked, Event
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import FULL, capacity
-from langchain_resilient.engine.store import wire
 from langchain_resilient.engine.store.account import SECOND, Account
-from langchain_resilient.engine.store.courier import DOWN, Courier
-from langchain_resilient.engine.store.hearers import Hearers
 from langchain_resilient.engine.store.memory import MemoryStore, is_unruffled
-from langchain_resilient.engine.store.sketches import WINDOW_US, Sketch
+from langchain_resilient.engine.store.redis import wire
+from langchain_resilient.engine.store.redis.hearers import Hearers
+from langchain_resilient.engine.store.redis.post.courier import DOWN, Courier
+from langchain_resilient.engine.store.redis.sketches import WINDOW_US, Sketch
 from langchain_resilient.engine.store.state import (
     CALM_SETTLED,
     EXPLORE_INTERVAL_US,

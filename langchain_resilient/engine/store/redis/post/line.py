@@ -20,10 +20,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from langchain_resilient.engine.store.dial import Dial, Node, slot_of
-from langchain_resilient.engine.store.resp import CRLF, packed, unpacked
-from langchain_resilient.engine.store.troubles import Trouble, trouble
-from langchain_resilient.engine.store.wire import Operation
+from langchain_resilient.engine.store.redis.post.dial import Dial, Node, slot_of
+from langchain_resilient.engine.store.redis.post.resp import CRLF, packed, unpacked
+from langchain_resilient.engine.store.redis.post.troubles import Trouble, trouble
+from langchain_resilient.engine.store.redis.wire import Operation
 
 CHUNK = 65536
 IDLE = 0.1

@@ -27,8 +27,8 @@ from langchain_resilient.engine.errors import require
 from langchain_resilient.engine.events import StoreDegraded
 from langchain_resilient.engine.policy import SystemClock
 from langchain_resilient.engine.quota import FULL, Dimension
-from langchain_resilient.engine.store import wire
-from langchain_resilient.engine.store.courier import DOWN, Courier, Operation
+from langchain_resilient.engine.store.redis import wire
+from langchain_resilient.engine.store.redis.post.courier import DOWN, Courier, Operation
 from langchain_resilient.engine.store.tenants import Booking, MemoryLedger
 
 SECOND = 1_000_000

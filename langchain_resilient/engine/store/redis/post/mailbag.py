@@ -18,8 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from langchain_resilient.engine.store.letters import Carrier, Letter
-from langchain_resilient.engine.store.wire import Operation
+from langchain_resilient.engine.store.redis.post.letters import Carrier, Letter
+from langchain_resilient.engine.store.redis.wire import Operation
 
 BATCH = 256
 """Operations in one EVALSHA: the server does nothing else meanwhile, about 0.15 ms."""

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 from langchain_resilient.engine.errors import SettingsError
-from langchain_resilient.engine.store.troubles import Trouble, trouble
+from langchain_resilient.engine.store.redis.post.troubles import Trouble, trouble
 
 CLIENT_NAME = "langchain-resilient"
 FORMS = (

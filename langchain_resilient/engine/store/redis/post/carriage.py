@@ -14,13 +14,13 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from langchain_resilient.engine.store.breaker import Breaker
-from langchain_resilient.engine.store.callbacks import Callbacks
-from langchain_resilient.engine.store.letters import DOWN, UNSET, Desk, Letter, Sleepers
-from langchain_resilient.engine.store.line import Wire
-from langchain_resilient.engine.store.mailbag import Mailbag, Then
-from langchain_resilient.engine.store.troubles import Trouble
-from langchain_resilient.engine.store.wire import Operation
+from langchain_resilient.engine.store.redis.post.breaker import Breaker
+from langchain_resilient.engine.store.redis.post.callbacks import Callbacks
+from langchain_resilient.engine.store.redis.post.letters import DOWN, UNSET, Desk, Letter, Sleepers
+from langchain_resilient.engine.store.redis.post.line import Wire
+from langchain_resilient.engine.store.redis.post.mailbag import Mailbag, Then
+from langchain_resilient.engine.store.redis.post.troubles import Trouble
+from langchain_resilient.engine.store.redis.wire import Operation
 
 LOGGER = logging.getLogger("langchain_resilient")
 

@@ -8,10 +8,10 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from langchain_resilient.engine.store import wire
-from tests.engine.store.histories import HISTORIES
-from tests.engine.store.straight import Talk
-from tests.engine.store.twins import Differ, Twins
+from langchain_resilient.engine.store.redis import wire
+from tests.engine.store.redis.histories import HISTORIES
+from tests.engine.store.redis.straight import Talk
+from tests.engine.store.redis.twins import Differ, Twins
 from tests.servers import Server, binary_or_skip, valkey_binary
 
 PARTS, EACH, AT_ONCE = 8, 250, 25
