@@ -27,7 +27,7 @@ class Hearers:
 
     def __init__(self, aside: Callable[[Callable[[], object]], object]) -> None:
         self._aside = aside
-        self._who: list[tuple[weakref.ref[Any], frozenset[str]]] = []
+        self._who: list[tuple[weakref.ref[Any], frozenset[tuple[str, str]]]] = []
         self._news: deque[tuple[Observe, Event]] = deque()
         self._telling = deque([True], maxlen=1)
         """Empty while somebody tells: taking it out is one atomic step."""
@@ -41,15 +41,23 @@ class Hearers:
         )
         self._who = [
             *[pair for pair in self._who if pair[0]() is not None],
-            (weak, frozenset(target.route for target in targets)),
+            (weak, frozenset((target.route, target.account) for target in targets)),
         ]
         if self._alone is not None:
             self._tell([(observe, StoreDegraded(degraded=True, reason=self._alone))])
 
+    def providers(self) -> set[tuple[str, str]]:
+        """The routes and accounts that a living observer wants to hear of."""
+        return {provider for hearer, providers in self._who if hearer() is not None for provider in providers}
+
     def changed(self, route: str, event: CircuitChanged | CredentialBlocked) -> None:
         """A provider's circuit, or a credential of it."""
         self._tell(
-            [(observe, event) for hearer, routes in self._who if route in routes and (observe := hearer()) is not None]
+            [
+                (observe, event)
+                for hearer, providers in self._who
+                if any(route == its for its, _ in providers) and (observe := hearer()) is not None
+            ]
         )
 
     def alone(self, reason: str | None) -> None:

@@ -43,6 +43,7 @@ from langchain_resilient.engine.store.redis.sketches import WINDOW_US, Sketch
 from langchain_resilient.engine.store.state import (
     CALM_SETTLED,
     EXPLORE_INTERVAL_US,
+    LEASE_US,
     OUTRUN_INTERVAL_US,
     PROVEN_STREAMS,
     Override,
@@ -58,6 +59,11 @@ BEAT_EVERY_US = 3 * SECOND
 BEAT_LIVES_US = 300 * SECOND
 """How long a process counts after it was last heard of: a worker without a request for minutes is still there when Redis goes away."""
 MOST_OWED = 10_000
+MOST_CALLED = 1000
+MOST_KNOWN = 256
+"""Providers that are read again with each change, before those without a living model are forgotten."""
+AT_ONCE = 64
+"""Providers that one operation reads: the server does nothing else meanwhile."""
 ALONE_SHARE = 800
 """Thousandths of the limits that all processes may use together while none can ask the others."""
 
@@ -112,10 +118,10 @@ class RedisStore(MemoryStore):
         self._known: dict[tuple[str, str], Target] = {}
         self._own: set[int] = set()
         """Attempts that this process admitted alone."""
-        self._asking: dict[str, _Asked] = {}
-        """Admissions under way, by the attempt's name in the fleet."""
-        self._called: set[str] = set()
-        """Of these, those who were called to the front of their line before they knew of their place."""
+        self._holding: dict[int, Ticket] = {}
+        """Attempts under way that hold one of a provider's places, whoever granted it."""
+        self._called: set[int] = set()
+        """Attempts that were called to the front of their line before they knew of their place."""
         self._standing: dict[int, _Standing] = {}
         self._epoch = -1
         self._ahead = 0
@@ -128,6 +134,8 @@ class RedisStore(MemoryStore):
         self._window = -1
         self._due: dict[tuple[str, str], Override | None] = {}
         """Overrides that the fleet has not been told of."""
+        self._ghosts: dict[int, _Asked] = {}
+        """Admissions whose answer never came: the server may have granted them all the same."""
         self._unsure: dict[int, Ticket] = {}
         """Attempts that ended and held a place, until Redis says that it was told."""
         self._owed: deque[wire.Operation] = deque(maxlen=MOST_OWED)
@@ -135,6 +143,7 @@ class RedisStore(MemoryStore):
         self._courier = courier(
             url, wire.script(*wire.PARTS), channel=self._keys.channel, clock=clock, probe=wire.probe(self._keys), adopt=self._dated,
             heard=self._heard, orphaned=self._orphaned, changed=self._changed,
+            connected=self._connected,
         )  # fmt: skip
         self._hearers = Hearers(self._courier.aside)
 
@@ -146,8 +155,11 @@ class RedisStore(MemoryStore):
         """Tell an observer, for as long as it lives, what changes in the fleet about these."""
         with self._turn:
             self._hearers.add(observe, targets)
+            if len(self._known) >= MOST_KNOWN:  # a model for each customer: those that are gone need no news
+                heard = self._hearers.providers()
+                self._known = {pair: target for pair, target in self._known.items() if pair in heard}
             self._known.update({(target.route, target.account): target for target in targets})
-        self._read_again()
+        self._read(targets)
 
     # --------------------------------------------------------------------------------------------------------- admit
     def admit(self, ask: Admit) -> Ticket | Queued | Refused | Later:  # type: ignore[override]  # who is given one goes by the protocol
@@ -158,8 +170,7 @@ class RedisStore(MemoryStore):
             asked = self._asked(ask, self._now())
             if asked is None:
                 return NOT_PLAIN
-            operation = self._operation(asked)
-            self._asking[self._named(ask.attempt)] = asked
+            operation = self._operation(asked)._replace(about=asked)
         return _Answer(self, asked, self._courier.ask(operation))
 
     def _asked(self, ask: Admit, now: int) -> _Asked | None:
@@ -216,18 +227,25 @@ class RedisStore(MemoryStore):
         found = super().admit(ask)
         if isinstance(found, Ticket):
             self._own.add(found.attempt)
+            self._hold(found)
         return found
+
+    def _hold(self, ticket: Ticket) -> None:
+        if ticket.target.limits.concurrency is not None:
+            self._holding[ticket.attempt] = ticket
 
     def answered(self, asked: _Asked, reply: Any) -> Ticket | Queued | Refused:
         """What an admission came to."""
         if reply is DOWN:
+            if len(self._ghosts) >= MOST_OWED:
+                self._ghosts.clear()
+            self._ghosts[asked.ask.attempt] = asked
             return self._admit_alone(asked.ask)
-        found, name = wire.read_admit(reply), self._named(asked.ask.attempt)
+        found = wire.read_admit(reply)
         targets = [candidate.target for candidate in asked.candidates]
         with self._turn:
-            self._asking.pop(name, None)
-            called = name in self._called
-            self._called.discard(name)
+            called = asked.ask.attempt in self._called
+            self._called.discard(asked.ask.attempt)
             if isinstance(found, wire.Booked):
                 return self._queued(asked.ask, found, targets[found.place], called=called)
             if isinstance(found, wire.Granted):
@@ -246,6 +264,7 @@ class RedisStore(MemoryStore):
             route.circuit = route.circuit._replace(phase="half_open", generation=ticket.generation)
         route.latency.silence(stream=ask.stream).begin(ask.attempt, now / SECOND)
         self._live[ask.attempt] = False
+        self._hold(ticket)
         self._standing.pop(ask.attempt, None)
         if ask.patience > 0:  # it may stand in a line of the time when this process was alone
             self._leave_lines(ask, now)
@@ -270,14 +289,10 @@ class RedisStore(MemoryStore):
 
     def _orphaned(self, operation: wire.Operation, reply: Any) -> None:
         """Whoever asked is gone: what came for it is given back."""
-        if operation.name != "admit":
+        asked = operation.about
+        if not isinstance(asked, _Asked):
             return
-        name = wire.asker(operation)
-        with self._turn:
-            asked = self._asking.pop(name, None)
-            self._called.discard(name)
-        if asked is None:
-            return
+        self._called.discard(asked.ask.attempt)
         found = wire.read_admit(reply)
         if isinstance(found, wire.Granted):
             told = wire.Told(ErrorKind.CANCELLED, _NEUTRAL, looks_again=False)
@@ -305,9 +320,9 @@ class RedisStore(MemoryStore):
     # ------------------------------------------------------------------------------------------------------- reports
     def renew(self, ticket: Ticket, seconds: float) -> None:
         """Keep an attempt's leases alive for so long."""
-        if ticket.attempt in self._own:
+        if ticket.attempt in self._own or not self._courier.up:
             super().renew(ticket, seconds)
-        else:
+        if self._courier.up:
             self._courier.tell(wire.renew(self._keys, ticket, self._named(ticket.attempt), int(seconds * SECOND)))
 
     def opened(self, ticket: Ticket, first_token: float) -> Settled:
@@ -332,11 +347,14 @@ class RedisStore(MemoryStore):
 
     def settle(self, ticket: Ticket, report: Report) -> Settled:
         """An attempt ended. A second report of the same attempt changes nothing."""
-        if ticket.attempt in self._own:
-            self._own.discard(ticket.attempt)
-            return super().settle(ticket, report)
         if self._turn.postponed(lambda: self.settle(ticket, report)):
             return CALM_SETTLED
+        held = self._holding.pop(ticket.attempt, None)
+        if ticket.attempt in self._own:
+            self._own.discard(ticket.attempt)
+            if held is not None and self._courier.up:  # it was told of when Redis came back
+                self._courier.tell(self._release(held))
+            return super().settle(ticket, report)
         with self._turn:
             now = self._now()
             route, account = self._route(ticket.target), self._account(ticket.target)
@@ -364,7 +382,7 @@ class RedisStore(MemoryStore):
             self._courier.tell(operation, urgent=report.kind is not None)
         else:
             self._unsure[ticket.attempt] = ticket
-            self._courier.tell(operation, then=lambda _: self._unsure.pop(ticket.attempt, None))
+            self._courier.tell(operation, then=partial(self._told, ticket.attempt))
         return self._settled(ticket, blocked)
 
     def _settled(self, ticket: Ticket, blocked: CredentialBlocked | None = None) -> Settled:
@@ -425,23 +443,42 @@ class RedisStore(MemoryStore):
         kind, _, name = message.decode().partition(" ")
         if kind != "wake":
             self._read_again()
+            if kind != "changed":  # the news was cut off, and a call may have been among what was lost
+                self._call(None)
             return
         process, _, attempt = name.partition(":")
+        if process == self._process:
+            self._call(int(attempt))
+
+    def _call(self, attempt: int | None) -> None:
+        """Let somebody who stands in a line ask again, or (None) all of them."""
         with self._turn:
-            if name in self._asking:
-                self._called.add(name)
-            standing = self._standing.get(int(attempt)) if process == self._process else None
-            if standing is not None:
+            if attempt is None:
+                found = list(self._standing.values())
+            elif (standing := self._standing.get(attempt)) is not None:
+                found = [standing]
+            else:
+                found = []
+                if len(self._called) >= MOST_CALLED:
+                    self._called.clear()
+                self._called.add(attempt)
+            for standing in found:
                 standing.place.woken = True
-        if standing is not None and standing.place.wake is not None:
-            standing.place.wake()
+        for standing in found:
+            if standing.place.wake is not None:
+                standing.place.wake()
 
     def _read_again(self) -> None:
-        targets = tuple(self._known.values())
-        if targets:
+        self._read(tuple(self._known.values()))
+
+    def _read(self, targets: Sequence[Target]) -> None:
+        for part in (targets[at : at + AT_ONCE] for at in range(0, len(targets), AT_ONCE)):
             self._courier.tell(
-                wire.view(self._keys, targets), then=lambda reply: self._mirror(targets, wire.read_view(reply))
+                wire.view(self._keys, part), urgent=len(targets) <= AT_ONCE, then=partial(self._seen, part)
             )
+
+    def _seen(self, targets: Sequence[Target], reply: Any) -> None:
+        self._mirror(targets, wire.read_view(reply))
 
     def _mirror(self, targets: Sequence[Target], views: Sequence[wire.Seen]) -> None:
         events: list[tuple[str, CircuitChanged | CredentialBlocked]] = []
@@ -474,20 +511,11 @@ class RedisStore(MemoryStore):
             self._alone = not up
             for target in self._known.values():
                 self._ration(target, self._account(target))
-            if not up:
-                # What was under way is answered, or its connection is gone: nothing comes any more that could be handed back.
-                self._asking.clear()
-                self._called.clear()
-            places = [] if up else [standing.place for standing in self._standing.values()]
-            for place in places:
-                place.woken = True
         if up:
             self._come_back()
         self._hearers.alone(None if up else reason)
-        # Nobody will call them to the front of a line that is out of reach.
-        for place in places:
-            if place.wake is not None:
-                place.wake()
+        if not up:  # nobody will call them to the front of a line that is out of reach
+            self._call(None)
 
     def _account(self, target: Target) -> Account:
         account = self._accounts.get(target.account)
@@ -503,22 +531,42 @@ class RedisStore(MemoryStore):
         now = self._now()
         account.share = max(1, ALONE_SHARE // self._processes) if self._alone else FULL
         account.tats.clear()
+        account.leases.clear()
         if self._alone:
+            account.leases.update(
+                {
+                    attempt: now + LEASE_US
+                    for attempt, it in self._holding.items()
+                    if it.target.account == target.account
+                }
+            )
             scale = account.scale_at(now)
             account.tats.update({item.name: now + capacity(item, scale) for item in target.dimensions})
         else:
             account.line.wake_all()
+
+    def _connected(self) -> None:
+        """What was asked or told when the last connection broke did perhaps come, or not: so again, what does no harm twice.
+
+        First what gives places back, then what counts those who hold one.
+        """
+        for attempt, asked in tuple(self._ghosts.items()):
+            targets = [candidate.target for candidate in asked.candidates]
+            self._courier.tell(wire.cancel(self._keys, targets, self._named(attempt)))
+            self._ghosts.pop(attempt, None)
+        for attempt, ticket in tuple(self._unsure.items()):
+            self._courier.tell(self._release(ticket), then=partial(self._told, attempt))
+        for ticket in tuple(self._holding.values()):
+            self._courier.tell(wire.hold(self._keys, ticket, self._named(ticket.attempt), LEASE_US))
+
+    def _told(self, attempt: int, _: Any) -> None:
+        self._unsure.pop(attempt, None)
 
     def _come_back(self) -> None:
         now = self._now()
         self._beat_at = now - BEAT_EVERY_US
         while self._owed:
             self._courier.tell(self._owed.popleft())
-        while self._unsure:
-            # Told perhaps: so again only what does no harm twice.
-            attempt, ticket = self._unsure.popitem()
-            told = wire.Told(ErrorKind.CANCELLED, _NEUTRAL, looks_again=False)
-            self._courier.tell(wire.settle(self._keys, ticket._replace(charged=()), self._named(attempt), told))
         for pair, target in tuple(self._known.items()):
             if pair in self._due:
                 self._courier.tell(wire.override(self._keys, target, self._due.pop(pair)))
@@ -526,15 +574,25 @@ class RedisStore(MemoryStore):
             open_for = max(0, route.circuit.until - now) if route.circuit.phase == "open" else 0
             blocked_for = max(0, account.blocked_until - now)
             if open_for or blocked_for:
-                self._courier.tell(wire.carry(self._keys, target, open_for, blocked_for, account.blocked_reason))
+                self._courier.tell(
+                    wire.carry(
+                        self._keys, target, route.circuit.generation, open_for, blocked_for, account.blocked_reason
+                    )
+                )
         self._read_again()
+
+    def _release(self, ticket: Ticket) -> wire.Operation:
+        """Give back what an attempt holds, and nothing else: no harm if it is told twice."""
+        told = wire.Told(ErrorKind.CANCELLED, _NEUTRAL, looks_again=False)
+        return wire.settle(self._keys, ticket._replace(charged=()), self._named(ticket.attempt), told)
 
     def forked(self) -> None:
         """In a new child process: it is a process of its own, and what runs or waits is the parent's."""
         super().forked()
         self._process = secrets.token_hex(4)
         self._own.clear()
-        self._asking.clear()
+        self._holding.clear()
+        self._ghosts.clear()
         self._called.clear()
         self._standing.clear()
         self._owed.clear()

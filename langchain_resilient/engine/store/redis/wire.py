@@ -7,7 +7,6 @@ and a hash of its endpoint and credential: never an address, a key or a user.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from importlib.resources import files
@@ -40,6 +39,8 @@ class Operation(NamedTuple):
     keys: tuple[str, ...]
     """All of one hash slot."""
     words: tuple[Word, ...] = ()
+    about: object = None
+    """What whoever asks wants to have back with the reply; never sent."""
 
 
 def script(*parts: str) -> str:
@@ -72,6 +73,8 @@ class Keys:
         pair = (target.route, target.account)
         found = self._providers.get(pair)
         if found is None:
+            if len(self._providers) >= MOST_WRITTEN:
+                self._providers.clear()
             route = f"{target.name[:80]}:{_digest(target.route)}"
             account = f"{target.name[:80]}:{_digest(target.account)}"
             found = self._providers[pair] = (
@@ -177,12 +180,6 @@ def _candidate(keys: Keys, candidate: Candidate, ask: Admit) -> str:
         f'[{_bool(candidate.unfit)},{_bool(candidate.affords)},{int(longest * SECOND)},"{too_big}",[{",".join(steps)}],'
         f"{keys.settings(target, ask.lane, ask.races)}]"
     )
-
-
-def asker(operation: Operation) -> str:
-    """The name of the attempt for which an `admit` asks."""
-    name: str = json.loads(str(operation.words[0]))[1]
-    return name
 
 
 def _bool(value: object) -> str:
@@ -310,6 +307,16 @@ def renew(keys: Keys, ticket: Ticket, name: str, lease: int) -> Operation:
     return Operation("renew", (keys.meta, *keys.of(ticket.target)), (name, lease, generation))
 
 
+def cancel(keys: Keys, targets: Sequence[Target], name: str) -> Operation:
+    """Give back whatever was granted to an attempt that never heard of it, at any of these."""
+    return Operation("cancel", (keys.meta, *[key for target in targets for key in keys.of(target)]), (name,))
+
+
+def hold(keys: Keys, ticket: Ticket, name: str, lease: int) -> Operation:
+    """Count an attempt that is under way, whether or not it was counted before; µs that its lease lives."""
+    return Operation("hold", (keys.meta, *keys.of(ticket.target)), (name, lease))
+
+
 def leave(keys: Keys, target: Target, entry: str) -> Operation:
     """Give up a place in a line."""
     return Operation("leave", (keys.meta, *keys.of(target)), (entry,))
@@ -320,9 +327,12 @@ def override(keys: Keys, target: Target, mode: Override | None) -> Operation:
     return Operation("override", (keys.meta, *keys.of(target)), (mode or "",))
 
 
-def carry(keys: Keys, target: Target, open_for: int, blocked_for: int, reason: str) -> Operation:
-    """Tell the fleet what was found open or blocked while it could not be asked; µs that are left."""
-    return Operation("carry", (keys.meta, *keys.of(target)), (open_for, blocked_for, reason))
+def carry(keys: Keys, target: Target, generation: int, open_for: int, blocked_for: int, reason: str) -> Operation:
+    """Tell the fleet what was found open or blocked while it could not be asked; µs that are left.
+
+    A circuit that has changed in the fleet since, to a newer generation, is better known there.
+    """
+    return Operation("carry", (keys.meta, *keys.of(target)), (generation, open_for, blocked_for, reason))
 
 
 def beat(keys: Keys, lease: int) -> Operation:

@@ -10,6 +10,7 @@ from langchain_resilient.engine.classify import ErrorKind as K
 from langchain_resilient.engine.effects import Queued, Ticket
 from langchain_resilient.engine.events import CircuitChanged
 from langchain_resilient.engine.quota import RateLimits
+from langchain_resilient.engine.store.redis.post.courier import DOWN
 from langchain_resilient.engine.store.redis.store import RedisStore
 from langchain_resilient.testing.clock import FakeClock
 from tests.engine.harness import admitted, ask_for, settle, target
@@ -39,6 +40,7 @@ def stores(redis_url, namespace):
         )  # fmt: skip
         return made[-1]
 
+    make.clock = clock
     yield make
     for store in made:
         store.close()
@@ -56,7 +58,6 @@ def test_what_comes_for_somebody_who_is_gone_is_handed_back(stores):
     store._orphaned(store._courier.asked, reply)
     status = store.status(item)
     assert (status["running"], status["limits_free"]) == (0, {"rpm": 1.0, "tpm": 1.0})
-    assert store._asking == {}
 
 
 def test_a_probe_s_place_is_handed_back(stores):
@@ -64,7 +65,7 @@ def test_a_probe_s_place_is_handed_back(stores):
     store, item = stores(), target("a")
     for _ in range(5):
         settle(store, admitted(store, item), K.SERVER_ERROR)
-    store._courier.clock, ahead = (lambda: 61_000_000 + ahead()), store._courier.clock
+    stores.clock.advance(61.0)
     reply = store.admit(ask_for(item))._later.result()
     store._orphaned(store._courier.asked, reply)
     assert admitted(store, item).probe
@@ -97,11 +98,11 @@ async def test_a_cancelled_task_holds_nothing(redis_url, namespace):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for _ in range(100):
-                if store._asking == {} and store.status(item)["running"] == 0:
+                if store.status(item)["running"] == 0:
                     break
                 await asyncio.sleep(0.02)
         status = store.status(item)
-        assert (status["shared"], status["running"], store._asking) == (True, 0, {})
+        assert (status["shared"], status["running"]) == (True, 0)
     finally:
         store.close()
 
@@ -146,3 +147,133 @@ def test_one_process_s_report_counts_in_all(stores):
         assert isinstance(ticket, Ticket)
         settle(each, ticket, K.SERVER_ERROR)
     assert stores().admit(ask_for(item)).result().refusals[0].reason == "circuit_open"
+
+
+def alone(store, *, is_so):
+    """Let Redis go away for one store, or come back."""
+    store._courier.up = not is_so
+    store._changed(not is_so, "test")
+    if not is_so:
+        store._connected()
+
+
+def test_what_runs_counts_while_alone(stores):
+    """Of four places, alone three are this process's; those that run since before are among them."""
+    store, item = stores(), limited(concurrency=4)
+    running = [admitted(store, item) for _ in range(4)]
+    alone(store, is_so=True)
+    assert store.admit(ask_for(item)).refusals[0].reason == "concurrency"
+    settle(store, running.pop())
+    settle(store, running.pop())
+    running.append(admitted(store, item))
+    assert store.admit(ask_for(item)).refusals[0].reason == "concurrency"
+
+
+def test_what_runs_counts_when_redis_is_back(stores):
+    """Whatever Redis forgot: those that run on, admitted by it or without it, hold places again, and give them back."""
+    store, item = stores(), limited(concurrency=4)
+    running = [admitted(store, item) for _ in range(2)]
+    alone(store, is_so=True)
+    running.append(admitted(store, item))
+    store._courier.talk.say("DEL", *list(store._courier.talk.say("KEYS", f"{store._keys.prefix}*")))
+    alone(store, is_so=False)
+    assert store.status(item)["running"] == 3
+    running.append(admitted(store, item))
+    assert store.admit(ask_for(item)).result().refusals[0].reason == "concurrency"
+    for ticket in running:
+        settle(store, ticket)
+    assert (store.status(item)["running"], store._holding) == (0, {})
+
+
+@pytest.mark.parametrize("news", [b"gone", b"lost"])
+def test_where_the_news_is_cut_off_everybody_asks_again(stores, news):
+    """A call to the front may have been among what was lost, so all who stand in a line are woken; a mere change wakes nobody."""
+    store, item = stores(), limited(concurrency=1)
+    admitted(store, item)
+    places = [store.admit(ask_for(item, patience=60.0)).result().place for _ in range(2)]
+    store._heard(b"changed")
+    assert [place.woken for place in places] == [False, False]
+    store._heard(news)
+    assert [place.woken for place in places] == [True, True]
+
+
+def test_a_model_for_each_customer_is_no_burden(stores):
+    """A new model reads its own providers alone, a change at most 64 at once, and those whose models are gone are forgotten."""
+    store, asked = stores(), []
+    tell = store._courier.tell
+    store._courier.tell = lambda operation, **how: (asked.append(operation), tell(operation, **how))
+
+    def observe(event):
+        pass
+
+    kept = [target(f"k{number}") for number in range(100)]
+    store.listen(observe, kept)
+    for number in range(500):
+        store.listen(lambda event: None, [target("a", account=f"a:{number}")])
+    assert max(len(operation.keys) for operation in asked) <= 1 + 4 * 64
+    assert len(asked[-1].keys) == 5
+    assert len(store._known) <= 256
+    assert {("k0", "k0:key"), ("k99", "k99:key")} <= set(store._known)
+
+
+def test_who_gives_up_leaves_nothing(stores):
+    """Admissions that are given up before they are sent keep no memory."""
+    store, item = stores(), limited(rpm=1000)
+    admitted(store, item)
+    size = {name: len(thing) for name, thing in vars(store).items() if isinstance(thing, dict | set)}
+    for _ in range(100):
+        store.admit(ask_for(item))  # its reply is never looked at
+    assert {name: len(thing) for name, thing in vars(store).items() if isinstance(thing, dict | set)} == size
+
+
+def test_what_was_granted_unheard_is_given_back(stores):
+    """An admission that Redis granted after its asker had given up waiting holds neither a probe's place nor a lease when Redis is back."""
+    store, item = stores(), target("a", limits=RateLimits(concurrency=1))
+    for _ in range(5):
+        settle(store, admitted(store, item), K.SERVER_ERROR)
+    stores.clock.advance(61.0)
+    later = store.admit(ask_for(item))
+    later._later.reply = DOWN  # the server did it all the same
+    alone(store, is_so=True)
+    settle(store, later.result(), K.CANCELLED)  # alone it was admitted a second time
+    assert stores().status(item)["running"] == 1
+    alone(store, is_so=False)
+    assert store._ghosts == {} and store.status(item)["running"] == 0
+    assert admitted(stores(), item).probe
+
+
+def test_what_was_told_to_a_broken_connection_is_told_again(stores):
+    """A lease's end that may not have come is told again over the next connection, though Redis was never away."""
+    store, item = stores(), limited(concurrency=1)
+    held = admitted(store, item)
+    tell, store._courier.tell = store._courier.tell, lambda operation, **how: None
+    settle(store, held)
+    store._courier.tell = tell
+    assert store.status(item)["running"] == 1
+    store._connected()
+    assert (store.status(item)["running"], store._unsure) == (0, {})
+
+
+def test_a_circuit_that_healed_meanwhile_is_not_opened_again(stores):
+    """A process whose own link was broken carries no open circuit into a fleet that knows better; what it found out alone it does."""
+    here, there, item = stores(), stores(), target("a")
+    for _ in range(5):
+        settle(here, admitted(here, item), K.SERVER_ERROR)
+    there._courier.flush()
+    alone(there, is_so=True)
+    stores.clock.advance(61.0)
+    for _ in range(3):
+        settle(here, admitted(here, item))
+    alone(there, is_so=False)
+    assert here.status(item)["circuit"] == "closed"
+
+
+def test_what_redis_forgot_is_carried_to_it(stores):
+    """An open circuit that an emptied server knows nothing of is open again when a process that knew comes back."""
+    store, item = stores(), target("a")
+    for _ in range(5):
+        settle(store, admitted(store, item), K.SERVER_ERROR)
+    alone(store, is_so=True)
+    store._courier.talk.say("DEL", *store._keys.of(item))
+    alone(store, is_so=False)
+    assert store.status(item)["circuit"] == "open"

@@ -94,7 +94,7 @@ BROKEN = {
     "generations count up by one": ("math.max(state.generation + 1, math.floor(now / 1000)), failures", "state.generation + 1, failures"),
     "permits never lapse": ("if permit[2] > now then live[#live + 1] = permit end", "live[#live + 1] = permit"),
     "permits are not given back": ("state.permits, state.successes = others, state.successes + 1", "state.successes = state.successes + 1"),
-    "time steps back": ("math.max(time(), known[1])", "time()"),
+    "time steps back": ("if now < known[1] then", "if false then"),
     "leases never lapse": ('redis.call("ZREMRANGEBYSCORE", it.leases, "-inf", text(now))', ""),
     "blocks are shortened": ("if til > account.blocked_until then", "if true then", 6),
     "the line is not respected": ("if front and front ~= ask.attempt then return", "if false then return"),

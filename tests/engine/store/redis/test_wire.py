@@ -62,11 +62,6 @@ def test_a_lane_has_its_share():
     assert rooms == [(10, 10_000_000), (6, 6_000_000), (5, 5_000_000)]
 
 
-def test_the_attempt_is_named_in_what_is_asked():
-    """Who asked is found in the operation again, when its reply comes for nobody."""
-    assert wire.asker(wire.admit(KEYS, ask_for(target("a")), "p:17", [candidate(target("a"), 1)])) == "p:17"
-
-
 def test_settings_are_written_once_and_forgotten_in_time(monkeypatch):
     """What never changes is kept for each provider, for so many at most."""
     monkeypatch.setattr(wire, "MOST_WRITTEN", 3)

@@ -32,14 +32,26 @@ class Shared(NamedTuple):
 
 
 class Clock:
-    """The one clock of both. The server's may be set back; the time of a store never goes back."""
+    """The one clock of both. The server's may be set back; the time of a store never goes back, and goes on from there."""
 
     def __init__(self, start):
         self.shown = self.latest = start
+        self.skew = 0
 
     def show(self, us):
-        self.shown = max(0, us)
-        self.latest = max(self.latest, self.shown)
+        """Let the server's clock show something else."""
+        us = max(0, us)
+        self.skew += max(0, self.shown - us)
+        self.shown, self.latest = us, us + self.skew
+
+    def reach(self, us):
+        """Let the store's time be so late."""
+        self.show(us - self.skew)
+
+    def anew(self, skew):
+        """Another server a second later, that knows of this skew."""
+        self.latest, self.skew = self.latest + S, skew
+        self.shown = self.latest - skew
 
 
 class Mine(MemoryStore):

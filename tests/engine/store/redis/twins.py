@@ -118,7 +118,7 @@ class Twins:
         coming = [moment for moment in moments if moment > self.clock.latest]
         if coming:
             # Mostly the next ones: of all those that lie ahead, each goes by when a later one is reached.
-            self.clock.show(coming[step.which % min(len(coming), 4)] + step.off)
+            self.clock.reach(coming[step.which % min(len(coming), 4)] + step.off)
 
     def _moments(self, target):
         """When something of it changes by itself."""
@@ -269,7 +269,7 @@ class Twins:
         target = (ill or self.targets)[step.target % len(ill or self.targets)]
         state = self.mine._route(target).circuit
         if state.phase == "open":
-            self.clock.show(max(self.clock.shown, state.until))
+            self.clock.reach(max(self.clock.latest, state.until))
         request = happens.Asks(
             (self.targets.index(target),),
             "all",
@@ -331,7 +331,7 @@ class Twins:
         if step.what in {"all", "meta"}:
             self.talk.say("UNLINK", self.keys.meta)
         self.reached[f"lost {step.what}"] += 1
-        self._after_loss()
+        self._after_loss(0 if step.what in {"all", "meta"} else self.clock.skew)
 
     def _lose(self, target, what):
         route, account, leases, line = self.keys.of(target)
@@ -358,12 +358,12 @@ class Twins:
         for name, at in self.mine._accounts.items():
             accounts[name] = {field: getattr(at, field) for field in Account.__slots__}
             accounts[name].update(tats=dict(at.tats), leases=dict(at.leases), line=list(at.line))
-        self.replica = ([(key, dump) for key, dump in dumps if dump is not None], routes, accounts)
+        self.replica = ([(key, dump) for key, dump in dumps if dump is not None], routes, accounts, self.clock.skew)
 
     def _FailsOver(self, step):  # noqa: N802
         if self.replica is None:
             return
-        dumps, routes, accounts = self.replica
+        dumps, routes, accounts, skew = self.replica
         kept = [self.keys.meta, *{key for target in self.targets for key in self.keys.of(target)}]
         self.talk.send(("UNLINK", *kept), *[("RESTORE", key, 0, dump) for key, dump in dumps])
         for name, route in self.mine._routes.items():
@@ -378,13 +378,15 @@ class Twins:
                 else:
                     setattr(account, field, dict(value) if isinstance(value, dict) else value)
         self.reached["failed over"] += 1
-        self._after_loss()
+        self._after_loss(skew)
 
-    def _after_loss(self):
+    def _after_loss(self, skew):
         """It took a second, and the new server's clock is right; the process connects anew and reads all again."""
         self.begins_anew = True
-        self.clock.show(self.clock.latest + S)
+        self.clock.anew(skew)
         self.theirs._heard(b"lost")
+        for wait in self.waits:  # who waits is called, as a call may have been among what was lost
+            wait.mine.woken = True
 
     # ------------------------------------------------------------------------------------------------------ agreement
     @staticmethod

@@ -1,4 +1,4 @@
--- meta     string  packed: the time, which never steps back, and the number of changes so far
+-- meta     string  packed: the time, which never steps back, the number of changes so far, and how far behind it the clock is
 
 -- One batch: every operation in its order, each with the words that engine/store/redis/wire.py wrote.
 -- ARGV: the clock (µs, or "" for the server's), the process; then per operation its name, its keys (places in KEYS), its words.
@@ -67,6 +67,28 @@ local Rare = lazily(function(Rare)
     return 0
   end
 
+  -- Whatever was granted to an attempt that never heard of it: its lease and its probe's place. Its tokens are lost: one request's.
+  function Rare.cancel(keys, words)
+    for place = 2, #keys, 4 do
+      local it = provider(keys, place)
+      redis.call("ZREM", it.leases, words[1])
+      local others = {}
+      for _, permit in ipairs(it.route.circuit.permits) do
+        if permit[1] ~= words[1] then others[#others + 1] = permit end
+      end
+      if #others < #it.route.circuit.permits then it.route.circuit.permits, it.route.dirty = others, true end
+      Line.wake(it.line, it.account)
+    end
+    return 0
+  end
+
+  -- An attempt that runs on after a time of its process's own: it counts, whatever was lost.
+  function Rare.hold(keys, words)
+    redis.call("ZADD", keys[4], text(now + tonumber(words[2])), words[1])
+    redis.call("PEXPIRE", keys[4], HOUR)
+    return 0
+  end
+
   function Rare.leave(keys, words)
     local it = provider(keys, 2)
     Line.leave(it.line, it.account, words[1])
@@ -83,9 +105,9 @@ local Rare = lazily(function(Rare)
   -- Back from a time on its own: what a process found open or blocked meanwhile, as what is left of it.
   function Rare.carry(keys, words)
     local it = provider(keys, 2)
-    local open_for, blocked_for, reason = tonumber(words[1]), tonumber(words[2]), words[3]
+    local generation, open_for, blocked_for, reason = tonumber(words[1]), tonumber(words[2]), tonumber(words[3]), words[4]
     local state = it.route.circuit
-    if open_for > 0 and state.phase == "closed" then
+    if open_for > 0 and state.phase == "closed" and state.generation < generation then
       local opened = Circuit.new()
       opened.phase, opened.generation = "open", math.max(state.generation + 1, math.floor(now / 1000))
       opened["until"], opened.raced_at = now + open_for, state.raced_at
@@ -173,8 +195,12 @@ end
 local function run()
   local replies, meta, at = {}, KEYS[1], 3
   local got = redis.call("GET", meta)
-  local known = got and cmsgpack.unpack(got) or {0, 0}
-  now, epoch, channel = math.max(time(), known[1]), known[2], meta .. ":news"
+  local known = got and cmsgpack.unpack(got) or {0, 0, 0}
+  local skew = known[3]
+  now, epoch, channel = time() + skew, known[2], meta .. ":news"
+  if now < known[1] then -- the clock was set back: time goes on from where it was, or nothing would lapse until the clock is there again
+    now, skew = known[1], skew + known[1] - now
+  end
   while at <= #ARGV do
     local name, keys, words = ARGV[at], nil, nil
     keys, at = some(at + 2, tonumber(ARGV[at + 1]))
@@ -188,7 +214,7 @@ local function run()
   for key, account in pairs(accounts) do
     if account.dirty then Account.save(key, account) end
   end
-  redis.call("SET", meta, cmsgpack.pack({now, epoch}), "PX", MONTH)
+  redis.call("SET", meta, cmsgpack.pack({now, epoch, skew}), "PX", MONTH)
   for message in pairs(messages) do redis.call("PUBLISH", channel, message) end
   return {text(now), text(epoch), unpack(replies)}
 end

@@ -26,6 +26,7 @@ class Callbacks:
         adopt: Told time and epoch of a batch.
         orphaned: Told an operation and its reply.
         changed: Told whether Redis answers, and why not.
+        connected: Told of every new wire.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class Callbacks:
         adopt: Callable[[int, int], object],
         orphaned: Callable[[Operation, Any], object],
         changed: Callable[[bool, str], object],
+        connected: Callable[[], object],
     ) -> None:
         self.shown = shown
-        self.adopt, self.orphaned, self.changed = adopt, orphaned, changed
+        self.adopt, self.orphaned, self.changed, self.connected = adopt, orphaned, changed, connected
         self._complained: set[str] = set()
 
     def tell(self, function: Callable[..., object], *arguments: object) -> None:

@@ -160,3 +160,4 @@ class Carriage:
         self.wire = wire
         if self.breaker.connected():
             self.callbacks.tell(self.callbacks.changed, True, "")  # noqa: FBT003  # the callback's own signature
+        self.callbacks.tell(self.callbacks.connected)

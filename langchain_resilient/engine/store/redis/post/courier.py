@@ -34,6 +34,7 @@ from langchain_resilient.engine.store.redis.post.letters import DOWN, UNSET, Des
 from langchain_resilient.engine.store.redis.post.mailbag import Mailbag
 from langchain_resilient.engine.store.redis.post.porter import Porter
 from langchain_resilient.engine.store.redis.post.subscription import Subscription
+from langchain_resilient.engine.store.redis.post.troubles import Trouble
 from langchain_resilient.engine.store.redis.wire import Operation
 
 __all__ = ["DOWN", "Courier", "Denied", "Operation"]
@@ -62,8 +63,9 @@ class Courier:
         heard: Told what is published, `b"gone"` when nothing more will be heard for a while, and `b"lost"` when some may have been missed.
         orphaned: Told an operation and its reply where nobody waits for it any more.
         changed: Told once for each change of `up`: what it is, and why.
+        connected: Told of every new wire, after `changed`: what was being told when the last one broke may not have come.
 
-    The four are called in whichever thread carries; they may tell and ask, but wait for nothing. What they raise is logged.
+    The five are called in whichever thread carries; they may tell and ask, but wait for nothing. What they raise is logged.
 
     Raises:
         SettingsError: The URL makes no sense, or redis-py is not installed.
@@ -82,6 +84,7 @@ class Courier:
         heard: Callable[[bytes], object] = _nothing,
         orphaned: Callable[[Operation, Any], object] = _nothing,
         changed: Callable[[bool, str], object] = _nothing,
+        connected: Callable[[], object] = _nothing,
     ) -> None:
         self.budget = budget
         self._dial = Dial(url, budget)
@@ -89,7 +92,7 @@ class Courier:
         self._channel, self._heard = channel, heard
         self._clock = clock
         self._probe = probe
-        self._callbacks = Callbacks(self._dial.shown, adopt, orphaned, changed)
+        self._callbacks = Callbacks(self._dial.shown, adopt, orphaned, changed, connected)
         self._closed = False
         self._anew()
         _COURIERS.add(self)
@@ -230,8 +233,14 @@ class Courier:
         if letter.reply is UNSET and self.open.pop(letter, letter) is None:
             # It may be this thread that was chosen to carry.
             carriage.pass_on()
+            self.late()
             return DOWN
         return letter.reply
+
+    def late(self) -> None:
+        """Somebody waited in vain. Where there is no wire, connecting hangs (a name server, a firewall), and nobody else need wait for that."""
+        if self._carriage.wire is None and self._breaker.up and not self._closed:
+            self._carriage.fail(Trouble("timeout", f"no connection within {self.budget} s"))
 
     def give_up(self, letter: Letter) -> None:
         """Nobody waits for it any more."""

@@ -259,6 +259,8 @@ class Dial:
         """A refusal, as the error that names the setting and the fix."""
         rights = failure.text.partition(" ")[0] == "NOPERM" or "permission" in failure.text or "script" in failure.text
         fix = "give the user that right" if rights else "check the user name and the password in the URL"
+        if "DB index" in failure.text or "SELECT" in failure.text:
+            fix = "name a database that it has, at the end of the URL"
         return Denied(f"backend: {self.shown} refuses this user: {failure.text.rstrip('.')}; {fix}")
 
 

@@ -62,6 +62,9 @@ class Carrier(Protocol):
     def orphan(self, operation: Operation, reply: Any) -> None:
         """A reply came that nobody waits for."""
 
+    def late(self) -> None:
+        """Somebody waited for all of the budget in vain."""
+
     def desk(self) -> Desk:
         """Where the letters of the running loop are given out."""
 
@@ -221,7 +224,10 @@ class Desk:
                 if carrier.open.get(letter, letter) is None and letter.asked_at > late:
                     break
                 # Taken out by us: it is too late. By a carrier: the reply is there, and on its way to the desk.
-                future.set_result(DOWN if carrier.open.pop(letter, letter) is None else letter.reply)
+                in_vain = carrier.open.pop(letter, letter) is None
+                future.set_result(DOWN if in_vain else letter.reply)
+                if in_vain:
+                    carrier.late()
             waiting.popleft()
         self._armed = bool(waiting)
         if waiting:

@@ -43,7 +43,7 @@ def flattened(operations: Iterable[Operation], head: Sequence[str]) -> tuple[lis
     """The distinct keys of a batch, and its arguments."""
     keys: dict[str, int] = {}
     words = list(head)
-    for name, its_keys, its_words in operations:
+    for name, its_keys, its_words, _ in operations:
         words.append(name)
         words.append(str(len(its_keys)))
         words.extend([str(keys.setdefault(key, len(keys) + 1)) for key in its_keys])

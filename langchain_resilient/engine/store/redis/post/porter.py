@@ -58,6 +58,7 @@ class Porter:
         self._subscription = subscription
         self._listening = self._stopped = False
         self._ident = 0
+        self._mistake = ""
         self._seen: tuple[Wire | None, int, float] = (None, 0, 0.0)
 
     def start(self, whose: object) -> None:
@@ -66,7 +67,12 @@ class Porter:
             self.unstarted.pop()
         except IndexError:  # somebody else does
             return
-        _thread.start_new_thread(self._work, (whose,))
+        try:
+            _thread.start_new_thread(self._work, (whose,))
+        except RuntimeError:
+            # No thread is to be had now: whoever asks waits in vain once, decides without Redis, and the next one tries again.
+            self.unstarted.append(True)
+            self._carriage.fail(Trouble("outage", "no thread could be started for the connection"))
 
     def stop(self) -> None:
         """End the thread; waits for that for 0.5 s, unless this is the thread."""
@@ -89,8 +95,10 @@ class Porter:
             rest: float | None = STUMBLE
             try:
                 rest = self._attend()
-            except Exception:
-                LOGGER.exception("%s: the courier stumbled, and goes on", self._dial.shown)
+            except Exception as mistake:
+                if repr(mistake) != self._mistake:  # once, and not ten times a second
+                    self._mistake = repr(mistake)
+                    LOGGER.exception("%s: the courier stumbled, and goes on", self._dial.shown)
             self._bag.listen(rest)
         self.ended.set()
 

@@ -43,6 +43,9 @@ PHRASES: dict[str, Kind] = {
     "ACL failure in script": "denied",
     "The user executing the script": "denied",
     "max number of clients": "outage",
+    "DB index is out of range": "denied",
+    "invalid DB index": "denied",
+    "SELECT is not allowed in cluster mode": "denied",
 }
 """Where the first word is only ERR: servers differ, and Redis 6.2 wraps what a script's own command met."""
 NAMES: dict[str, Kind] = {

@@ -828,6 +828,31 @@ def test_a_server_that_never_answers_the_greeting(made, hurt: Box):
 
 
 @pytest.mark.e2e
+def test_where_connecting_hangs_only_the_first_wait(box: Box, made, monkeypatch: pytest.MonkeyPatch):
+    """A name server that hangs opens the breaker when the first budget is over, for threads and tasks; it closes when there is a wire."""
+    changes: list[bool] = []
+    courier = made(box, budget=0.1, changed=lambda up, _: changes.append(up))
+    connect = courier._dial.connect
+    monkeypatch.setattr(courier._dial, "connect", lambda *node: (time.sleep(1.0), connect(*node))[1])
+    asked = [timed(courier.ask(incr(key())).result) for _ in range(5)]
+    assert {reply for reply, _ in asked} == {DOWN} and sum(seconds for _, seconds in asked) < 0.1 + SLACK
+    assert changes == [False]
+    until(lambda: courier.up)
+    assert changes == [False, True] and courier.ask(incr(key())).result() == 1
+
+
+@pytest.mark.e2e
+async def test_where_connecting_hangs_only_the_first_tasks_wait(box: Box, made, monkeypatch: pytest.MonkeyPatch):
+    """The same where tasks wait."""
+    courier = made(box, budget=0.1)
+    connect = courier._dial.connect
+    monkeypatch.setattr(courier._dial, "connect", lambda *node: (time.sleep(1.0), connect(*node))[1])
+    assert await courier.ask(incr(key())) is DOWN
+    _, seconds = await timed_await(courier.ask(incr(key())))
+    assert not courier.up and seconds < 0.05
+
+
+@pytest.mark.e2e
 async def test_a_task_is_answered_whatever_the_thread_is_stuck_in(box: Box, made, monkeypatch: pytest.MonkeyPatch):
     """Where connecting takes longer than the budget, as a name server can make it, tasks still get DOWN in time."""
     courier = made(box, budget=0.25)
