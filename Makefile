@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is built on demand from any Python >= 3.11: PYTHON=... picks one.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-redis test-upstream lint type format bench bench-outage build clean
+.PHONY: help demo test test-full test-redis test-upstream lint type format bench bench-outage bench-redis bench-fleet build clean
 
 # One pip at a time; and test-full needs what test made.
 .NOTPARALLEL:
@@ -16,7 +16,7 @@ define heading
 endef
 # Extra arguments for pytest: make test PYTEST_ARGS='-k circuit -n 0'
 PYTEST_ARGS ?=
-# LiteLLM's rows of the outage benchmark need a Python that has litellm; in .venv it would hold the provider clients back.
+# Other libraries' rows of bench-outage and bench-redis need a Python that has them; in .venv LiteLLM would hold the provider clients back.
 BENCH_PYTHON ?= $(BIN)/python
 # One suite or mode alone: make test-upstream UPSTREAM_ARGS='--suite langchain --mode plain'
 UPSTREAM_ARGS ?=
@@ -76,6 +76,16 @@ bench-outage: ## Measure what users see while a provider is sick: 18 minutes, a 
 	$(call bootstrap,test)
 	@mkdir -p build
 	$(BENCH_PYTHON) benchmarks/outage.py --json build/outage.json --chart build/outage.png
+
+bench-redis: ## Measure what shared limits cost and how well they are kept, beside other libraries: 3 minutes
+	$(call bootstrap,test)
+	@mkdir -p build
+	$(BENCH_PYTHON) benchmarks/redis_store.py --json build/redis.json
+
+bench-fleet: ## Take fleets of processes through an outage, with Redis well, killed and stopped: 3 minutes
+	$(call bootstrap,test)
+	@mkdir -p build
+	$(BIN)/python benchmarks/fleet.py --json build/fleet.json
 
 build: ## Build sdist and wheel into dist/
 	$(call bootstrap,test)

@@ -1,7 +1,8 @@
 """Limits for each user of yours: so many requests and tokens for each key, in one process or in all.
 
 Rules of this file: a key is a user, and appears in no log, metric, error or repr. Whoever waits has a place already and sleeps once; whoever
-is cancelled hands it back. `engine/store/tenants.py` keeps the books; `admission.py` says what was decided.
+is cancelled hands it back, in so far as nobody booked behind it counts on it. `engine/store/tenants.py` keeps the books; `admission.py` says
+what was decided.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.store.tenants import NEVER, Booking, Ledger, MemoryLedger, memory_ledger
 
 SECOND = 1_000_000
+YEARS = 10**15
+"""µs, some thirty years: what one report may charge at most, so that Redis's numbers hold it."""
 UNMEANT = {
     "itpm": "tokens are one number here; set tpm",
     "otpm": "tokens are one number here; set tpm",
@@ -97,9 +100,10 @@ class KeyedRateLimiter:
             raise SettingsError(f"key: got {type(key).__name__!r}; use a string that is not empty, such as a user's id")
         if type(tokens) is not int or tokens < 0:
             _check_tokens(tokens)
-        costs = [1 if one else tokens for one in self._of_requests]
         # What costs too much is only looked at, for the headers: no waiting would help.
         patience = patience if tokens <= self._most_tokens else NEVER
+        cost = tokens if patience != NEVER else 0
+        costs = [1 if one else cost for one in self._of_requests]
         return self._ledger.take(f"{self._user_type}:{key}", self._dimensions, costs, patience)
 
     def _told(self, booking: Booking, tokens: int) -> Admission:
@@ -160,7 +164,7 @@ class KeyedRateLimiter:
         return self._allowed(self._take(key, tokens, self._patience), tokens)
 
     async def aacquire(self, key: str, *, tokens: int = 0) -> Admission:
-        """As `acquire`, without blocking the event loop. A cancelled wait gives its place back."""
+        """As `acquire`, without blocking the event loop. A cancelled wait gives its place back, unless others wait behind it for whom there is no room beside."""
         return self._allowed(await self._atake(key, tokens, self._patience), tokens)
 
     def _allowed(self, admission: Admission, tokens: int) -> Admission:
@@ -175,14 +179,15 @@ class KeyedRateLimiter:
     def settle(self, admission: Admission, *, tokens: int) -> None:
         """Say how many tokens a request really took: the rest of its estimate comes back, or what it took beyond it is charged.
 
-        Never waits; a second report, and one of a request that was refused, change nothing.
+        Never waits; a second report, and one of a request that was refused, change nothing. All comes back that was still owed when the last
+        request behind this one began, or is booked to begin: what had flowed back by then was theirs to take.
         """
         _check_tokens(tokens)
         if not admission.ends() or all(self._of_requests):
             return
         booking = admission.booking
         moves = [
-            quota.stretched(by, booking.scale) if by > 0 else by
+            min(quota.stretched(by, booking.scale), YEARS) if by > 0 else by
             for by in (
                 0 if item.unit == "requests" else quota.moved(item, step, admission.tokens, tokens)
                 for item, step in zip(self._dimensions, booking.steps, strict=True)
@@ -192,7 +197,7 @@ class KeyedRateLimiter:
             booking.ledger.settle(booking, self._dimensions, moves)
 
     def refund(self, admission: Admission) -> None:
-        """Give all of it back, the request too: it was never made. Never waits; a second report changes nothing."""
+        """Give all of it back, the request too: it was never made. Never waits; a second report changes nothing. See `settle`."""
         if admission.ends():
             admission.booking.ledger.hand_back(admission.booking, self._dimensions)
 

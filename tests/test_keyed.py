@@ -161,6 +161,19 @@ def test_a_refund_gives_the_request_back_too(make: Made):
     assert (fresh.remaining, fresh.reset) == (1, 10.0)
 
 
+def test_an_absurd_report_is_charged_and_hurts_nobody_else(make: Made):
+    """However many tokens are asked or reported, numbers stay numbers: others are decided, and the user waits for years, not less than nothing."""
+    limiter = make(RateLimits(tpm=600, tpd=10_000))
+    assert limiter.try_acquire("ann", tokens=10**30).retry_after is None
+    limiter.settle(limiter.try_acquire("ann", tokens=1), tokens=10**30)
+    limiter.settle(limiter.try_acquire("bob", tokens=1), tokens=2)
+    refused = limiter.try_acquire("ann", tokens=1)
+    assert refused.retry_after is not None
+    assert refused.retry_after > 365 * 86_400
+    assert limiter.try_acquire("bob", tokens=98)
+    assert limiter.try_acquire("bob", tokens=1).booking.ledger is limiter._ledger
+
+
 def test_a_refused_request_can_not_be_settled(make: Made):
     """What was not let in has nothing to give back, and nothing to pay."""
     limiter = make(RateLimits(tpm=600))
@@ -198,19 +211,17 @@ class StuckClock(FakeClock):
 
 
 async def test_a_cancelled_wait_hands_its_place_back(backend: str, namespace: str):
-    """Those behind it keep theirs, and the next one is placed as if it had never come."""
+    """The next one is placed as if it had never come; but where others wait behind it they keep theirs, and its place stays empty."""
     clock = StuckClock()
     limiter = KeyedRateLimiter(backend, RateLimits(rpm=6, burst=1, max_wait=100), namespace=namespace, clock=clock)
     await limiter.aacquire("ann")
     waiting = [asyncio.create_task(limiter.aacquire("ann")) for _ in range(3)]
     await clock.asleep_now.wait()
     assert clock.sleeps == [10.0, 20.0, 30.0]
-    for task in waiting[1:]:
+    for task, due in ((waiting[2], 30.0), (waiting[0], 30.0), (waiting[1], 20.0)):
         task.cancel()
-    await asyncio.wait(waiting[1:])
-    assert (await limiter.atry_acquire("ann")).retry_after == 20.0
-    waiting[0].cancel()
-    await asyncio.wait(waiting)
+        await asyncio.wait([task])
+        assert (await limiter.atry_acquire("ann")).retry_after == due
     limiter.close()
 
 
@@ -287,7 +298,9 @@ def test_a_hit_is_told_without_the_user(make: Made, caplog: pytest.LogCaptureFix
     assert heard == [RateLimited("none", "client", "rpm", "free")] * 2
     assert registry.get_sample_value("rate_limit_hits_total", {"user_type": "free"}) == 2
     one = limiter.for_key("ann-secret")
-    assert "ann-secret" not in f"{caplog.text}{heard}{limiter!r}{refused!r}{one!r}{limiter._ledger!r}"
+    assert (
+        "ann-secret" not in f"{caplog.text}{heard}{limiter!r}{refused!r}{refused.booking!r}{one!r}{limiter._ledger!r}"
+    )
 
 
 def test_redis_away_is_told_once_and_costs_nobody_an_error(

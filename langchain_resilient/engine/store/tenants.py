@@ -2,12 +2,23 @@
 
 Rules of this file
 ------------------
-* A limit's whole state is one integer for each user, GCRA's arrival time (`quota`). A wait is *booked*: one step takes the place in time, the
-  arrival times move behind it, and whoever comes next is placed after it. They are the line; nobody polls, nobody overtakes.
+* A limit's state is one integer for each user, GCRA's arrival time (`quota`); three more only say what may come back. A wait is *booked*: one
+  step takes the place in time, the arrival times move behind it, and whoever comes next is placed after it. They are the line; nobody polls,
+  nobody overtakes.
 * What is taken is charged from the moment at which it may begin: a request that waits for one limit takes of the others then, not now.
-* All limits are asked before any is charged: a refusal writes nothing. What is handed back never exceeds what was taken.
+* All limits are asked before any is charged: a refusal writes nothing.
+* The last to have booked undoes its booking whole. Of any other's charge comes back what the start of the last booked place finds still owed:
+  the rest had flowed back by then, and those behind keep their places. So a place in the middle of a long line is forfeited.
 * A user whose buckets are full is like one who was never seen, so that one is forgotten.
 * Each step takes place at `at`: the ledger's clock, never before the moment of the last thing written about this user.
+
+Why no more begins than the limits allow, whatever comes back
+-------------------------------------------------------------
+Let `tat` be the arrival time and `back` all that ever came back. `tat + back` never falls but by an undoing, which leaves no trace; so on this
+scale the charges lie side by side, each in an interval of its own that ends at its `after + back`. A booking with the start `s` sets a mark
+at `s + back`. Above it lie `tat + back - (s + back) = tat - s`, what is owed when it begins, and only what lies above the last mark comes back;
+marks never fall, as starts are in order. So whatever comes back later of earlier charges, `tat` stays at or above `s` plus all charges from this
+one on, less what came back of these: for each pair of starts, what is charged between them is at most what GCRA admits.
 """
 
 from __future__ import annotations
@@ -47,8 +58,18 @@ class Booking(NamedTuple):
     """The arrival times: as they were, and as they are now."""
     steps: tuple[int, ...]
     """What was charged, or would be."""
+    born: int
+    """When this user's book was opened: in another one there is nothing to give back, all had flowed back before it."""
+    lasts: tuple[int, ...]
+    """The last start that was booked before this one."""
+    backs: tuple[int, ...]
+    """All that had come back until then, µs."""
     scale: int = FULL
     """Thousandths of the limits that this ledger may give away."""
+
+    def __repr__(self) -> str:
+        told = f"granted={self.granted}, wait={self.wait}, at={self.at}, before={self.before}, after={self.after}"
+        return f"Booking({told})"  # and not whose it is
 
 
 class Ledger(Protocol):
@@ -58,10 +79,10 @@ class Ledger(Protocol):
         """Book a place at most `patience` µs from now; `Later`: of a `Booking`, which comes from elsewhere."""
 
     def hand_back(self, booking: Booking, dimensions: Sequence[Dimension]) -> None:
-        """Undo a booking that was not used. Never blocks."""
+        """Undo a booking that was not used, in so far as nobody booked behind it counts on it. Never blocks."""
 
     def settle(self, booking: Booking, dimensions: Sequence[Dimension], moves: Sequence[int]) -> None:
-        """Move the arrival times by so many µs, once it is known what was really used. Never blocks."""
+        """Move the arrival times by so many µs (back: by as many at most), once it is known what was really used. Never blocks."""
 
     def close(self) -> None:
         """Write down what is under way, and let go of what is held."""
@@ -69,7 +90,7 @@ class Ledger(Protocol):
 
 # ------------------------------------------------------------------------------------------------------------ arithmetic
 def _place(
-    dimensions: Sequence[Dimension], costs: Sequence[int], before: Sequence[int], at: int, scale: int
+    dimensions: Sequence[Dimension], costs: Sequence[int], before: Sequence[int], last: int, at: int, scale: int
 ) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
     """The wait until all dimensions can take their cost, which one is the last to, their states once it is taken then, and the charges."""
     wait, tightest = 0, -1
@@ -80,10 +101,40 @@ def _place(
         steps.append(step)
         if pause > wait:
             wait, tightest = pause, index
+    if wait < last - at:  # something came back while others wait: they go first
+        wait, tightest = last - at, max(tightest, 0)
     if wait:
         start = at + wait
         after = [max(tat, start) + step for tat, step in zip(before, steps, strict=True)]
     return wait, tightest, tuple(after), tuple(steps)
+
+
+class _Book(NamedTuple):
+    """What is known of a user; tuples have an entry for each dimension, times are µs."""
+
+    written: int
+    born: int
+    tats: tuple[int, ...]
+    lasts: tuple[int, ...]
+    """The start of the last place that was booked."""
+    backs: tuple[int, ...]
+    """All that ever came back."""
+    helds: tuple[int, ...]
+    """All that had come back when the last place was booked; with its start, the mark."""
+
+
+def _given(book: _Book, booking: Booking, moves: Sequence[int], at: int) -> _Book:
+    """The book once its arrival times have moved; back, by no more than lies above the marks."""
+    tats, backs = [], []
+    for place, by in enumerate(moves):
+        tat, back = book.tats[place], book.backs[place]
+        if by < 0:
+            owed = booking.after[place] + booking.backs[place] - book.lasts[place] - book.helds[place]
+            by = -min(-by, max(0, owed)) if book.born == booking.born else 0  # noqa: PLW2901  # what it comes to
+        moved = quota.reconcile(tat, by, at)
+        tats.append(moved)
+        backs.append(back + max(0, tat - moved))
+    return book._replace(tats=tuple(tats), backs=tuple(backs))
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
@@ -102,8 +153,8 @@ class MemoryLedger:
         self._scale = scale
         self._unknowing = unknowing
         self._turn = Turn()
-        self._books: OrderedDict[str, tuple[int, ...]] = OrderedDict()
-        """By user: when it was last written, and the arrival times. Who was looked at longest ago stands first."""
+        self._books: OrderedDict[str, _Book] = OrderedDict()
+        """By user. Who was looked at longest ago stands first."""
         _MEMORY.add(self)
 
     def __len__(self) -> int:
@@ -114,51 +165,68 @@ class MemoryLedger:
         """Book a place at most `patience` µs from now."""
         with self._turn:
             now = int(self._seconds() * 1_000_000)
-            book = self._books.get(key)
-            at, before = (now, (0,) * len(dimensions)) if book is None else (max(now, book[0]), book[1:])
-            wait, tightest, after, steps = _place(dimensions, costs, before, at, self._scale)
+            found = self._books.get(key)
+            nothing = (0,) * len(dimensions)
+            book = found or _Book(now, now, nothing, nothing, nothing, nothing)
+            at, before = max(now, book.written), book.tats
+            wait, tightest, after, steps = _place(dimensions, costs, before, max(book.lasts), at, self._scale)
             granted = wait <= patience
             if not granted:
                 after = before
             else:
-                if book is None:
+                if found is None:
                     self._forget_the_full(now)
                     if self._unknowing:
                         after = tuple([max(tat, at + limit.room) for tat, limit in zip(after, dimensions, strict=True)])
-                self._books[key] = (at, *after)
-            return Booking(self, key, granted, wait, tightest, at, before, after, steps, self._scale)
+                starts = (at + wait,) * len(dimensions)
+                self._books[key] = _Book(at, book.born, after, starts, book.backs, book.backs)
+            return Booking(
+                self,
+                key,
+                granted,
+                wait,
+                tightest,
+                at,
+                before,
+                after,
+                steps,
+                book.born,
+                book.lasts,
+                book.backs,
+                self._scale,
+            )
 
     def hand_back(self, booking: Booking, dimensions: Sequence[Dimension]) -> None:
-        """Undo a booking that was not used."""
-        # The last to have booked leaves all as it was; one with others behind it gives back what it was charged.
-        self._write(
-            booking.key,
-            lambda tats, at: [
-                before if tat == after else quota.reconcile(tat, -step, at)
-                for tat, before, after, step in zip(tats, booking.before, booking.after, booking.steps, strict=True)
-            ],
-        )
+        """Undo a booking that was not used, in so far as nobody booked behind it counts on it."""
+        self._write(booking.key, partial(self._undone, booking))
+
+    @staticmethod
+    def _undone(booking: Booking, book: _Book, at: int) -> _Book:
+        shifts = [now - then for now, then in zip(book.backs, booking.backs, strict=True)]
+        ends = [tat + shift for tat, shift in zip(book.tats, shifts, strict=True)]
+        if book.born != booking.born or ends != list(booking.after):
+            return _given(book, booking, [-step for step in booking.steps], at)
+        tats = tuple([before - shift for before, shift in zip(booking.before, shifts, strict=True)])
+        return book._replace(tats=tats, lasts=booking.lasts)
 
     def settle(self, booking: Booking, dimensions: Sequence[Dimension], moves: Sequence[int]) -> None:
-        """Move the arrival times by so many µs."""
-        self._write(
-            booking.key, lambda tats, at: [quota.reconcile(tat, by, at) for tat, by in zip(tats, moves, strict=True)]
-        )
+        """Move the arrival times by so many µs; back, by as many at most."""
+        self._write(booking.key, lambda book, at: _given(book, booking, moves, at))
 
-    def _write(self, key: str, change: Callable[[Sequence[int], int], Sequence[int]]) -> None:
+    def _write(self, key: str, change: Callable[[_Book, int], _Book]) -> None:
         # The collector may close a waiting coroutine in the middle of a step of this very thread.
         if self._turn.postponed(partial(self._write, key, change)):
             return
         with self._turn:
             if (book := self._books.get(key)) is not None:
-                at = max(int(self._seconds() * 1_000_000), book[0])
-                self._books[key] = (at, *change(book[1:], at))
+                at = max(int(self._seconds() * 1_000_000), book.written)
+                self._books[key] = change(book, at)._replace(written=at)
 
     def _forget_the_full(self, now: int) -> None:
         """Look at two for each that comes: so half of what is remembered at most is out of use, and no step takes long."""
         for _ in range(min(2, len(self._books))):
             key, book = self._books.popitem(last=False)
-            if max(book) > now:
+            if max(book.written, *book.tats) > now:
                 self._books[key] = book
 
     def forget(self, key: str) -> None:

@@ -74,7 +74,8 @@ class RedisLedger:
         self._shared = shared
         self._processes = 1
         self._beat_at = -BEAT_EVERY_US
-        self._alone: MemoryLedger | None = None
+        self._alone: dict[tuple[str, ...], MemoryLedger] = {}
+        """By the names of dimensions: its books know them by their places."""
         self._hearers: list[WeakMethod[Callable[[StoreDegraded], None]]] = []
         members = f"{self._prefix}:processes"
         self._beats = Operation("beat", (members,), (BEAT_LIVES_US,))
@@ -119,30 +120,32 @@ class RedisLedger:
     def answered(self, answer: _Answer, reply: Any) -> Booking:
         """What a decision came to; without an answer it is made here."""
         if reply is DOWN:
-            return self._on_our_own().take(answer.key, answer.dimensions, answer.costs, answer.patience)
-        granted, wait, tightest, at, *tats = map(int, reply)
-        return Booking(
-            self, answer.key, bool(granted), wait, tightest, at, tuple(tats[::2]), tuple(tats[1::2]), answer.steps
-        )
+            return self._on_our_own(answer.dimensions).take(
+                answer.key, answer.dimensions, answer.costs, answer.patience
+            )
+        return self._booked(answer.key, reply, answer.steps)
+
+    def _booked(self, key: str, reply: Any, steps: tuple[int, ...]) -> Booking:
+        granted, wait, tightest, at, born, *each = map(int, reply)
+        before, after, lasts, backs = (tuple(each[part::4]) for part in range(4))
+        return Booking(self, key, bool(granted), wait, tightest, at, before, after, steps, born, lasts, backs)
 
     def hand_back(self, booking: Booking, dimensions: Sequence[Dimension]) -> None:
-        """Undo a booking that was not used."""
-        names = [dimension.name for dimension in dimensions]
-        self._undo(self.key_of(booking.key), names, booking.before, booking.after, booking.steps)
+        """Undo a booking that was not used, in so far as nobody booked behind it counts on it."""
+        self._undo(self.key_of(booking.key), [dimension.name for dimension in dimensions], booking)
 
-    def _undo(
-        self, key: str, names: Sequence[str], before: Sequence[int], after: Sequence[int], steps: Sequence[int]
-    ) -> None:
-        words: list[str | int] = [len(names)]
-        for each in zip(names, before, after, steps, strict=True):
+    def _undo(self, key: str, names: Sequence[str], booking: Booking) -> None:
+        words: list[str | int] = [booking.born, len(names)]
+        was = (booking.before, booking.after, booking.steps, booking.lasts, booking.backs)
+        for each in zip(names, *was, strict=True):
             words += each
         self._courier.tell(Operation("hand_back", (key,), tuple(words)))
 
     def settle(self, booking: Booking, dimensions: Sequence[Dimension], moves: Sequence[int]) -> None:
-        """Move the arrival times by so many µs."""
-        words: list[str | int] = [len(moves)]
-        for dimension, by in zip(dimensions, moves, strict=True):
-            words += (dimension.name, by)
+        """Move the arrival times by so many µs; back, by as many at most."""
+        words: list[str | int] = [booking.born, len(moves)]
+        for dimension, *each in zip(dimensions, moves, booking.after, booking.backs, strict=True):
+            words += (dimension.name, *each)
         self._courier.tell(Operation("settle", (self.key_of(booking.key),), tuple(words)))
 
     def close(self) -> None:
@@ -169,22 +172,22 @@ class RedisLedger:
         """Whoever asked is gone: the place that came is given back."""
         if operation.name != "take" or not int(reply[0]):
             return
-        words, tats = operation.words[2:], [int(tat) for tat in reply[4:]]
-        steps = [int(step) for step in words[1::3]]
-        self._undo(operation.keys[0], [str(name) for name in words[::3]], tats[::2], tats[1::2], steps)
+        words = operation.words[2:]
+        booking = self._booked("", reply, tuple([int(step) for step in words[1::3]]))
+        self._undo(operation.keys[0], [str(name) for name in words[::3]], booking)
 
     # ----------------------------------------------------------------------------------------------------- on our own
-    def _on_our_own(self) -> MemoryLedger:
+    def _on_our_own(self, dimensions: Sequence[Dimension]) -> MemoryLedger:
         """Who decides meanwhile: nobody knows what the other processes let in, so each has its part, and starts with one request."""
-        alone = self._alone
-        if alone is None:
+        alone, names = self._alone, tuple([dimension.name for dimension in dimensions])
+        if (ledger := alone.get(names)) is None:
             scale = max(1, min(FULL, ALONE_SHARE // max(1, self._processes)))
-            alone = self._alone = MemoryLedger(self._seconds, scale, unknowing=True)
-        return alone
+            ledger = alone.setdefault(names, MemoryLedger(self._seconds, scale, unknowing=True))
+        return ledger
 
     def _changed(self, up: bool, reason: str) -> None:  # a callback's only words
         if up:
-            self._alone = None
+            self._alone = {}
         for item in self._hearers:
             if (hear := item()) is not None:
                 hear(StoreDegraded(not up, reason))

@@ -1,0 +1,1 @@
+"""Parts of `redis_store.py`; `fleet.py` uses its server, processes and tables too."""
