@@ -23,6 +23,7 @@ from langchain_resilient.engine.observe.given import observer_of
 from langchain_resilient.engine.observe.log import LogObserver
 from langchain_resilient.engine.policy import Clock, SystemClock
 from langchain_resilient.engine.quota import RateLimits
+from langchain_resilient.engine.store.opening import check_backend
 from langchain_resilient.engine.store.tenants import NEVER, Booking, Ledger, MemoryLedger, memory_ledger
 
 SECOND = 1_000_000
@@ -248,7 +249,7 @@ class _OneKey(BaseRateLimiter):
 
 
 def _check(backend: object, limits: object, user_type: object, namespace: object) -> None:
-    require(isinstance(backend, str), "backend", backend, 'use "memory://" or a Redis URL')
+    check_backend(backend)
     if not isinstance(limits, RateLimits):
         raise SettingsError(f"limits: got {limits!r}; use RateLimits(rpm=…, tpm=…)")
     for name, instead in UNMEANT.items():

@@ -6,6 +6,7 @@ help: in a line, or for a provider's own short block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from itertools import count
 from typing import Any
@@ -65,6 +66,7 @@ def admit(
     policy, request = journey.policy, journey.request
     attempt = next(NUMBERS)
     several = len(policy.targets) > 1
+    until = math.inf
     while True:
         fitting = tuple([target for target in pool if journey.fits(target)])
         if journey.place is not None and journey.place.target not in fitting:
@@ -76,7 +78,7 @@ def admit(
                 return Refused(late)
         ask = Admit(
             attempt, fitting, request.stream, request.lane, journey.tokens(), request.max_output, pays,
-            journey.left() if waits else 0.0, policy.races and several, several and pool is journey.order, explore, spare,
+            min(journey.left(), until - policy.clock.now()) if waits else 0.0, policy.races and several, several and pool is journey.order, explore, spare,
             whole=request.whole,
         )  # fmt: skip
         reply: Ticket | Queued | Refused = yield ask
@@ -84,6 +86,8 @@ def admit(
             return granted(journey, reply)
         if isinstance(reply, Queued):
             journey.place = reply.place
+            # From the first place on: a wait that is over must not begin anew at the end of the line.
+            until = min(until, policy.clock.now() + longest_wait(reply.place.target))
             yield from sleep(journey, reply.seconds, place=True)
             continue
         yield from _leave_line(journey)
@@ -91,6 +95,12 @@ def admit(
             _note_refusals(journey, reply.refusals)
             policy.observe(AdmissionRefused(reply.refusals))
         return reply
+
+
+def longest_wait(target: Target) -> float:
+    """Seconds that a request may stand in a provider's line."""
+    limited = target.dimensions or target.limits.concurrency
+    return target.limits.max_wait if limited else DEFAULT_MAX_WAIT
 
 
 def _leave_line(journey: Journey) -> Plan:

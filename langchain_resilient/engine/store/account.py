@@ -20,10 +20,17 @@ class Line(deque[Place]):
     """The requests that wait for one credential's limits, in the order in which they came. Only the first one's turn can come."""
 
     def front(self, now: int) -> int | None:
-        """Whose turn it is; places whose time is over are dropped."""
+        """Whose turn it is. Places whose time is over are dropped, and whoever is first then is woken: it does not know."""
+        if self._drop(now) and self:
+            self._call(self[0])
+        return self[0].attempt if self else None
+
+    def _drop(self, now: int) -> bool:
+        dropped = False
         while self and self[0].lapses < now:
             self.popleft()
-        return self[0].attempt if self else None
+            dropped = True
+        return dropped
 
     def place_of(self, attempt: int) -> Place | None:
         """Where a request stands."""
@@ -37,19 +44,20 @@ class Line(deque[Place]):
 
     def wake(self, now: int) -> None:
         """Tell the first one to ask again."""
-        if self.front(now) is not None:
-            first = self[0]
-            first.woken = True
-            if first.wake is not None:
-                first.wake()
+        self._drop(now)
+        if self:
+            self._call(self[0])
+
+    @staticmethod
+    def _call(place: Place) -> None:
+        place.woken = True
+        if place.wake is not None:
+            place.wake()
 
     def wake_all(self) -> None:
         """Break the line up: everybody asks again."""
         while self:
-            place = self.popleft()
-            place.woken = True
-            if place.wake is not None:
-                place.wake()
+            self._call(self.popleft())
 
     def seconds(self, place: Place, now: int, turn: float) -> float:
         """How long a place waits before it asks again, unless woken; `turn`: seconds until the first one's turn comes."""

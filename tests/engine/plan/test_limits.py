@@ -159,6 +159,45 @@ def test_a_waiter_whose_provider_is_blocked_meanwhile_leaves_the_line(world):
     assert w.left_over() == {}
 
 
+def test_a_wait_that_is_over_does_not_begin_anew(world):
+    """Who has waited for `max_wait` is refused, though its place has lapsed meanwhile; and the next in line is woken."""
+    w = world({"a": ["hello"]}, [limited("a", concurrency=1, max_wait=2.0)])
+    running, first = Stepper(w), Stepper(w)
+    w.clock.advance(0.5)
+    second = Stepper(w)
+    w.clock.advance(1.500001)
+    with pytest.raises(RateLimitedError):
+        first.reply()
+    assert second.effect.place.woken
+    assert w.status("a")["waiting"] == 1
+    running.answer()
+    second.reply().answer()
+    assert w.left_over() == {}
+
+
+def test_a_crowd_beyond_the_limit_is_refused_in_time(world):
+    """Of ten that come at once to one a second, those whose wait is over are refused, and whoever comes later is served."""
+    w = world({"a": ["hello"]}, [limited("a", rpm=60, burst=1, max_wait=2.5)])
+    crowd = [Stepper(w) for _ in range(10)]
+    refused = answered = 0
+    while any(isinstance(stepper.effect, Sleep) for stepper in crowd):
+        w.clock.advance(0.25)
+        for stepper in crowd:
+            if isinstance(stepper.effect, Sleep):
+                try:
+                    stepper.reply()
+                except RateLimitedError:
+                    stepper.effect = None
+                    refused += 1
+            if isinstance(stepper.effect, Call):
+                stepper.answer(seconds=0.0)
+                answered += 1
+    assert (answered, refused) == (3, 7)
+    assert w.clock.now() < 1003.0
+    w.clock.advance(1.0)
+    assert w.ask().text == "hello"
+
+
 def test_a_waiter_gives_up_after_max_wait(world):
     """A place that never becomes free is waited for `max_wait` seconds, then the caller is told."""
     w = world({"a": ["hello"]}, [limited("a", concurrency=1, max_wait=4.0)])

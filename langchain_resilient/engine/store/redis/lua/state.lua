@@ -99,14 +99,18 @@ local function standing(entry)
 end
 
 local Line = lazily(function(Line)
-  -- Whose turn it is, and when that place lapses; places whose time is over are dropped.
+  -- Whose turn it is, and when that place lapses. Places whose time is over are dropped, and whoever is first then is woken.
   function Line.front(key, account)
     if account.waiting == 0 then return nil end
-    local entry = redis.call("LINDEX", key, 0)
+    local entry, dropped = redis.call("LINDEX", key, 0), false
     while entry do
       local attempt, lapses = standing(entry)
-      if lapses >= now then return attempt, lapses end
+      if lapses >= now then
+        if dropped then tell("wake " .. attempt) end
+        return attempt, lapses
+      end
       redis.call("LPOP", key)
+      dropped = true
       entry = redis.call("LINDEX", key, 0)
     end
     account.waiting, account.dirty = 0, true
