@@ -83,7 +83,7 @@ closed to open, half_open to open, half_open to closed, permit back settled, one
 def test_the_histories_reach_every_case(talk):
     """The proof would be empty if something never happened: a part of it meets every kind of step, reply and report."""
     reached, cases = Counter(), [case.strip() for case in CASES.replace("\n", " ").split(",")]
-    play(talk, EACH, PARTS, reached, enough=lambda: all(reached[case] for case in cases))
+    play(talk, 3 * EACH, PARTS, reached, enough=lambda: all(reached[case] for case in cases))
     assert [case for case in cases if not reached[case]] == []
 
 

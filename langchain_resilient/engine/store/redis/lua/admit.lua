@@ -89,7 +89,7 @@ Unwell = lazily(function(Unwell)
         if pause > 0 then return route.circuit.phase == "half_open" and "half_open" or "circuit_open", pause end
       end
     end
-    local front = Line.front(it.line, account)
+    local front = Line.front(it.line, account, ask.attempt)
     if front and front ~= ask.attempt then return "line", soonest(it) end
     return nil
   end
@@ -167,7 +167,7 @@ Unwell = lazily(function(Unwell)
     local all_open, curable, everyone = true, {}, {}
     for place = 1, ask.count do
       local it, refusal = ask.items[place], refusals[place]
-      local front = Line.front(it.line, it.account)
+      local front = Line.front(it.line, it.account, ask.attempt)
       if OPEN[refusal.reason] and it.route.circuit.for_slowness == 1 and not (front and front ~= ask.attempt) then
         local granted = take(it, ask, false, true)
         if granted then return granted end

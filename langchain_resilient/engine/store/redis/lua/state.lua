@@ -99,14 +99,15 @@ local function standing(entry)
 end
 
 local Line = lazily(function(Line)
-  -- Whose turn it is, and when that place lapses. Places whose time is over are dropped, and whoever is first then is woken.
-  function Line.front(key, account)
+  -- Whose turn it is, and when that place lapses. Places whose time is over are dropped, and whoever is first then is woken,
+  -- unless that is who asks.
+  function Line.front(key, account, asker)
     if account.waiting == 0 then return nil end
     local entry, dropped = redis.call("LINDEX", key, 0), false
     while entry do
       local attempt, lapses = standing(entry)
       if lapses >= now then
-        if dropped then tell("wake " .. attempt) end
+        if dropped and attempt ~= asker then tell("wake " .. attempt) end
         return attempt, lapses
       end
       redis.call("LPOP", key)
