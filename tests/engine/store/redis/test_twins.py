@@ -71,7 +71,7 @@ granted, charged, leased, passed, finishes, probe, raced, inline probe, explored
 queued first, queued second, asked again: granted, asked again: still waits, rejected, not plain,
 refused rpm, refused tpm, refused itpm, refused otpm, refused rpd, refused tpd, refused usd_per_day, refused concurrency, refused line,
 refused circuit_open, refused half_open, refused forced_open, refused blocked, refused auth, refused quota_exhausted, refused budget,
-refused unwell, refused slow,
+refused unwell,
 settled ok, settled rate_limited, settled quota_exhausted, settled overloaded, settled server_error, settled timeout, settled stream_interrupted,
 settled auth, settled permission, settled not_found, settled context_overflow, settled content_policy, settled client_error,
 settled invalid_output, settled cancelled, settled local, settled unknown, settled twice, settled late, opened late, never sent,
