@@ -111,6 +111,13 @@ class Serves(NamedTuple):
     stream: bool
 
 
+class Slackens(NamedTuple):
+    """A target is slow so often that it counts as slow, and then an extra call is asked for there."""
+
+    target: int
+    stream: bool
+
+
 class Recovers(NamedTuple):
     """When an open circuit's time is over it gets requests one after the other, and all end alike."""
 
@@ -320,6 +327,7 @@ STEPS = {
     "asks": (24, asks()),
     "ends": (16, ENDS),
     "serves": (9, SERVES),
+    "slackens": (2, st.builds(Slackens, st.integers(0, 2), MAYBE)),
     "recovers": (6, RECOVERS),
     "opens": (7, OPENS),
     "again": (7, st.builds(AsksAgain, SOME, st.sampled_from([30.0, 4.35, 0.29, 1e-6]))),

@@ -33,7 +33,11 @@ def talk():
 
 
 def play(talk, number, part, reached=None, enough=lambda: False, phases=(Phase.generate, Phase.shrink)):
-    """Play so many histories, the same ones each time for the same part, or until it is enough. Raises `Differ`."""
+    """Play so many histories, or until it is enough. Raises `Differ`.
+
+    Those of one part are the same each time in the same process, and others where other modules were imported before: hypothesis draws some
+    numbers from the sources of whatever is loaded. So nothing here may hang on what a certain seed leads to.
+    """
     reached = Counter() if reached is None else reached
 
     @settings(
@@ -64,14 +68,14 @@ def test_memory_and_redis_agree(talk, part):
 
 
 CASES = """
-step Passes, step Reaches, step StepsBack, step Asks, step AsksAgain, step Leaves, step Opens, step Ends, step Renews, step Crashes, step Serves,
+step Passes, step Reaches, step StepsBack, step Asks, step AsksAgain, step Leaves, step Opens, step Ends, step Renews, step Crashes, step Serves, step Slackens,
 step Recovers, step Together, step Overrides, step FlushesScripts, step Loses, step Remembers, step FailsOver, failed over,
 lost route, lost account, lost leases, lost line, lost meta, lost all,
 granted, charged, leased, passed, finishes, probe, raced, inline probe, explored, half_opens, to_end, in spite of slowness,
 queued first, queued second, asked again: granted, asked again: still waits, rejected, not plain,
 refused rpm, refused tpm, refused itpm, refused otpm, refused rpd, refused tpd, refused usd_per_day, refused concurrency, refused line,
 refused circuit_open, refused half_open, refused forced_open, refused blocked, refused auth, refused quota_exhausted, refused budget,
-refused unwell,
+refused unwell, refused slow,
 settled ok, settled rate_limited, settled quota_exhausted, settled overloaded, settled server_error, settled timeout, settled stream_interrupted,
 settled auth, settled permission, settled not_found, settled context_overflow, settled content_policy, settled client_error,
 settled invalid_output, settled cancelled, settled local, settled unknown, settled twice, settled late, opened late, never sent,
@@ -83,35 +87,35 @@ closed to open, half_open to open, half_open to closed, permit back settled, one
 def test_the_histories_reach_every_case(talk):
     """The proof would be empty if something never happened: a part of it meets every kind of step, reply and report."""
     reached, cases = Counter(), [case.strip() for case in CASES.replace("\n", " ").split(",")]
-    play(talk, 3 * EACH, PARTS, reached, enough=lambda: all(reached[case] for case in cases))
+    play(talk, PARTS * EACH, PARTS, reached, enough=lambda: all(reached[case] for case in cases))
     assert [case for case in cases if not reached[case]] == []
 
 
 BROKEN = {
     "a request is let in a microsecond too early": ("if ahead + step <= room then return 0", "if ahead + step <= room + 1 then return 0"),
     "refunds are forgotten": ("return math.max(now, tat + moved)", "return tat"),
-    "generations are not compared": ('if generation ~= state.generation or state.phase == "open"', 'if state.phase == "open"', 7),
+    "generations are not compared": ('if generation ~= state.generation or state.phase == "open"', 'if state.phase == "open"'),
     "generations count up by one": ("math.max(state.generation + 1, math.floor(now / 1000)), failures", "state.generation + 1, failures"),
     "permits never lapse": ("if permit[2] > now then live[#live + 1] = permit end", "live[#live + 1] = permit"),
     "permits are not given back": ("state.permits, state.successes = others, state.successes + 1", "state.successes = state.successes + 1"),
     "time steps back": ("if now < known[1] then", "if false then"),
     "leases never lapse": ('redis.call("ZREMRANGEBYSCORE", it.leases, "-inf", text(now))', ""),
-    "blocks are shortened": ("if til > account.blocked_until then", "if true then", 6),
+    "blocks are shortened": ("if til > account.blocked_until then", "if true then"),
     "the line is not respected": ("if front and front ~= ask.attempt then return", "if false then return"),
     "large numbers lose digits": ('return string.format("%.0f", number)', "return string.format('%.0f', tonumber(string.format('%.14g', number)))"),
-    "limits recover too fast": ("(now - since) * 50 / MINUTE", "(now - since) * 60 / MINUTE", 5),
+    "limits recover too fast": ("(now - since) * 50 / MINUTE", "(now - since) * 60 / MINUTE"),
 }  # fmt: skip
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_script_is_caught(talk, monkeypatch, record_property, name):
-    """Within one part of the proof: the first one, or the one named beside it."""
-    right, wrong, *part = BROKEN[name]
+    """Within as many histories as the proof has."""
+    right, wrong = BROKEN[name]
     source = wire.script(*wire.PARTS)
     assert source.count(right) == 1, "the script has changed: break it elsewhere"
     monkeypatch.setattr(wire, "script", lambda *parts: source.replace(right, wrong))
     reached = Counter()
     with pytest.raises(Differ):
-        play(talk, EACH, *(part or [0]), reached, phases=(Phase.generate,))
+        play(talk, PARTS * EACH, 0, reached, phases=(Phase.generate,))
     record_property("histories", reached["histories"])

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from langchain_resilient.engine.circuit import RACED_PROBE_INTERVAL_US, Bucket, CircuitState, Permit, slice_of
-from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Later, Queued, Refused, Ticket
+from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Later, Queued, Refused, Report, Ticket
 from langchain_resilient.engine.quota import MINUTE_US, Scale
 from langchain_resilient.engine.store.account import Account
 from langchain_resilient.engine.store.redis import wire
@@ -263,6 +263,15 @@ class Twins:
         with self._batch():
             for pair in self.pairs[before:]:
                 self._end_of(pair, step)
+
+    def _Slackens(self, step):  # noqa: N802
+        tardy = Report(seconds=0.9, first_token=0.9, whole=step.stream)
+        self._Serves(happens.Serves(step.target, 22, tardy, step.stream))
+        self._Asks(
+            happens.Asks(
+                (step.target,), "spare", 1, step.stream, "interactive", (10, 20), False, 0.0, False, False, None
+            )
+        )
 
     def _Recovers(self, step):  # noqa: N802
         ill = [target for target in self.targets if self.mine._route(target).circuit.phase != "closed"]
