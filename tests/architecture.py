@@ -54,6 +54,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.drive.awaiting": 7.2,
     f"{ENGINE}.drive.threads": 7.1,
     f"{ENGINE}.drive.common": 7,
+    f"{ENGINE}.drive.cancelling": 7,
     f"{ENGINE}.retrying": 7,  # the decorator: a small driver of its own
     f"{ENGINE}.store.opening": 7.1,
     f"{ENGINE}.store.redis": 7,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +17,7 @@ from langchain.agents.structured_output import StructuredOutputError
 from langgraph.errors import GraphBubbleUp
 
 from langchain_resilient.call import Engine, options_of
+from langchain_resilient.engine.drive.cancelling import Limit
 from langchain_resilient.engine.effects import Admit, Call, Look, Plan, Sleep
 from langchain_resilient.engine.errors import AttemptTimeoutError, StreamInterruptedError, TruncatedStreamError
 from langchain_resilient.engine.policy import Target
@@ -98,12 +99,12 @@ class Attempts:
         request, loop, limit = self._request(target), asyncio.get_running_loop(), self._limit
         with self._attempt(target) as shown:
             try:
-                async with asyncio.timeout(limit.seconds) as scope:
+                async with Limit(limit.seconds) as scope:
                     # By the loop: a model without async streaming tells its tokens from a thread.
-                    shown.prolong = partial(loop.call_soon_threadsafe, _prolong, loop, scope, target.idle)
+                    shown.prolong = partial(loop.call_soon_threadsafe, scope.prolong, target.idle)
                     return as_answer(await self._handler(request))
             except TimeoutError as error:
-                if not scope.expired():
+                if not scope.expired:
                     raise
                 limited_by, seconds = ("idle", target.idle) if shown.said else (limit.limited_by, limit.seconds)
                 raise AttemptTimeoutError(limited_by, seconds) from error
@@ -133,11 +134,6 @@ class Attempts:
                     raise
                 self._final = _interrupted(target, shown, error)
                 raise self._final from error
-
-
-def _prolong(loop: asyncio.AbstractEventLoop, scope: asyncio.Timeout, idle: float) -> None:
-    with suppress(RuntimeError):  # it is over already
-        scope.reschedule(max(scope.when() or 0.0, loop.time() + idle))
 
 
 def _interrupted(target: Target, shown: Shown, error: Exception) -> StreamInterruptedError:

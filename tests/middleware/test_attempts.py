@@ -1,7 +1,6 @@
 """One model call of an agent: fallback, limits, what passes untouched."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from langchain_resilient import (
 )
 from langchain_resilient.engine.drive.common import AT_STORE
 from langchain_resilient.engine.effects import Call
-from langchain_resilient.middleware.attempts import Attempts, _prolong
+from langchain_resilient.middleware.attempts import Attempts
 from langchain_resilient.testing import Fault, FaultServer
 from tests.agents import agent, answer, around, kinds, request, wrapped
 from tests.clients import ANSWER, WAYS, BusyError, instance, resilient, scripted
@@ -152,29 +151,6 @@ async def test_a_providers_own_timeout_is_its_own():
     with pytest.raises(TimeoutError) as caught:
         await wrapped(around(max_retries=0), "async", request(scripted()), handler)
     assert caught.value is error
-
-
-class Scope:
-    """An attempt's limit, and where it was moved."""
-
-    def __init__(self, until: float | None) -> None:
-        self.until = until
-
-    def when(self) -> float | None:
-        return self.until
-
-    def reschedule(self, until: float) -> None:
-        if self.until is None:
-            raise RuntimeError("it is over")
-        self.until = until
-
-
-@pytest.mark.parametrize(("until", "now", "moved"), [(100.0, 10.0, 100.0), (12.0, 10.0, 15.0), (None, 10.0, None)])
-def test_a_token_prolongs_and_never_shortens(until: Any, now: float, moved: Any):
-    """With 5 s of idleness allowed, a token leaves at least 5 s more and takes nothing away; after the end it means nothing."""
-    scope, loop = Scope(until), SimpleNamespace(time=lambda: now)
-    _prolong(loop, scope, 5.0)
-    assert scope.until == moved
 
 
 def first_call(plan: Any, engine: Any) -> Call:

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+from langchain_resilient.engine.drive.cancelling import Limit, cancel
 from langchain_resilient.engine.drive.common import (
     AT_STORE,
     LEASE,
@@ -111,9 +112,7 @@ async def drain() -> None:
     loop = asyncio.get_running_loop()
     await asyncio.sleep(0)  # a task that is cancelled before it has begun would settle nothing
     tasks = [task for task in tuple(_DETACHED) if task.get_loop() is loop]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*map(cancel, tasks))
 
 
 class AwaitedStream(OpenStream):
@@ -179,10 +178,10 @@ class AsyncHands:
         renewal = _Renewal(self.store, call.ticket) if call.ticket.leased else None
         target = call.ticket.target
         try:
-            async with asyncio.timeout(call.limit) as scope:
-                value = await (self._open(call) if call.ticket.stream else self.upstream.acall(target))
+            async with Limit(call.limit) as limit:
+                value = await (self._open(call, limit) if call.ticket.stream else self.upstream.acall(target))
         except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
-            if isinstance(error, TimeoutError) and scope.expired():
+            if isinstance(error, TimeoutError) and limit.expired:
                 error = AttemptTimeoutError(call.limited_by, call.limit)
             return Failed(error, self.clock.now() - began)
         finally:
@@ -190,15 +189,20 @@ class AsyncHands:
                 renewal.stop()
         return Answered(value, self.clock.now() - began)
 
-    async def _open(self, call: Call) -> AwaitedStream:
+    async def _open(self, call: Call, limit: Limit) -> AwaitedStream:
         target = call.ticket.target
         opened = AwaitedStream(
             self.upstream.astream(target) if call.begun is None else self.upstream.astream(target, call.begun)
         )
-        async for chunk in opened.chunks:
-            opened.head.append(chunk)
-            if self.upstream.has_content(chunk):
-                return opened
+        try:
+            async for chunk in opened.chunks:
+                limit.check()
+                opened.head.append(chunk)
+                if self.upstream.has_content(chunk):
+                    return opened
+        except BaseException:
+            await opened.close()  # it has ended by itself, unless it swallowed the cancellation
+            raise
         opened.exhausted = True
         return opened
 
@@ -206,14 +210,16 @@ class AsyncHands:
         opened = effect.stream
         keep_lease(self.store, self.clock, opened, effect)
         try:
-            async with asyncio.timeout(effect.limit) as scope:
-                return await anext(opened.chunks)
+            async with Limit(effect.limit) as limit:
+                chunk = await anext(opened.chunks)
+                limit.check(others=True)  # a chunk that came in the limit's own instant has come
+                return chunk
         except StopAsyncIteration:
             opened.exhausted = True
             return End()
         except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
             opened.exhausted = True
-            if isinstance(error, TimeoutError) and scope.expired():
+            if isinstance(error, TimeoutError) and limit.expired:
                 error = AttemptTimeoutError(effect.limited_by, effect.limit)
             return Failed(error, 0.0)
 
@@ -251,8 +257,8 @@ class AsyncHands:
         if isinstance(running, AwaitedStream):
             await running.close()
             return
-        running.cancel()
-        fate = (await asyncio.gather(running, return_exceptions=True))[0]
+        await cancel(running)
+        fate = None if running.cancelled() or running.exception() else running.result()
         if isinstance(fate, Answered) and isinstance(fate.value, AwaitedStream):
             await fate.value.close()
 
