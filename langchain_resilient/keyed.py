@@ -17,13 +17,13 @@ from langchain_resilient.admission import Admission, Key, dependency
 from langchain_resilient.engine import quota
 from langchain_resilient.engine.effects import Later
 from langchain_resilient.engine.errors import RateLimitedError, SettingsError, checked, is_number, require
-from langchain_resilient.engine.events import Observer, RateLimited, StoreDegraded
+from langchain_resilient.engine.events import Event, Observer, RateLimited
 from langchain_resilient.engine.observe.fanout import Fanout
 from langchain_resilient.engine.observe.given import observer_of
 from langchain_resilient.engine.observe.log import LogObserver
 from langchain_resilient.engine.policy import Clock, SystemClock
 from langchain_resilient.engine.quota import RateLimits
-from langchain_resilient.engine.store.opening import check_backend
+from langchain_resilient.engine.store.opening import check_backend, open_ledger
 from langchain_resilient.engine.store.tenants import NEVER, Booking, Ledger, MemoryLedger, memory_ledger
 
 SECOND = 1_000_000
@@ -80,11 +80,11 @@ class KeyedRateLimiter:
     def _opened(self, backend: str, namespace: str, clock: Clock | None) -> Ledger:
         if backend == "memory://":
             return memory_ledger(namespace, self._dimensions) if clock is None else MemoryLedger(clock.now)
-        from langchain_resilient.engine.store.redis.tenants import RedisLedger, redis_ledger  # redis-py is an extra
-
         if clock is None:
-            ledger = redis_ledger(backend, namespace)
+            ledger = open_ledger(backend, namespace)
         else:
+            from langchain_resilient.engine.store.redis.tenants import RedisLedger  # redis-py is an extra
+
             ledger = RedisLedger(backend, namespace, now=clock.now, clock=lambda: int(clock.now() * SECOND))
         ledger.listen(self._store_changed)
         return ledger
@@ -92,7 +92,7 @@ class KeyedRateLimiter:
     def __repr__(self) -> str:
         return f"KeyedRateLimiter({self._limits}, user_type={self._user_type!r})"
 
-    def _store_changed(self, event: StoreDegraded) -> None:
+    def _store_changed(self, event: Event) -> None:
         self._fanout(event)
 
     # ------------------------------------------------------------------------------------------------------- decisions

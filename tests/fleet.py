@@ -145,9 +145,9 @@ def warned() -> list[str]:
 
 def beat_every(seconds: float) -> None:
     """Let processes tell one another how they are more often than every 3 s."""
-    from langchain_resilient.engine.store.redis import store as redis
+    from langchain_resilient.engine.store.redis import mirror
 
-    redis.BEAT_EVERY_US = int(seconds * 1_000_000)
+    mirror.BEAT_EVERY_US = int(seconds * 1_000_000)
 
 
 def lease_for(seconds: float) -> None:

@@ -26,6 +26,7 @@ from langchain_resilient import (
 from langchain_resilient.engine.events import Event, RateLimited, StoreDegraded
 from langchain_resilient.engine.observe.prometheus import PrometheusObserver
 from langchain_resilient.testing import FakeClock, FaultServer, ScriptedChatModel
+from tests.servers import until
 
 RPM = RateLimits(rpm=6, burst=2)
 
@@ -319,6 +320,7 @@ def test_redis_away_is_told_once_and_costs_nobody_an_error(
     clock.advance(12.5)
     assert limiter.try_acquire("ann").remaining == 0
     limiter.close()
+    until(lambda: any(isinstance(event, StoreDegraded) for event in heard), "it is told")
     told = [event for event in heard if isinstance(event, StoreDegraded)]
     assert len(told) == 1
     assert told[0].degraded

@@ -367,6 +367,27 @@ class Later:
         """Wait for it in this task."""
         raise NotImplementedError
 
+    def then(self, read: Callable[[Any], Any]) -> Later:
+        """What `read` makes of it, when somebody waits for it."""
+        return _Read(self, read)
+
+
+class _Read(Later):
+    """A reply that is read when it has come, in both colours."""
+
+    __slots__ = ("_later", "_read")
+
+    def __init__(self, later: Later, read: Callable[[Any], Any]) -> None:
+        self._later, self._read = later, read
+
+    def result(self) -> Any:
+        """Wait for it in this thread."""
+        return self._read(self._later.result())
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        """Wait for it in this task."""
+        return self._read((yield from self._later.__await__()))
+
 
 Effect = Look | Admit | Leave | Call | Race | Detach | Abandon | Opened | Settle | Sleep | Pull | Show
 Plan = Generator[Effect, Any, Any]

@@ -22,7 +22,7 @@ from langchain_resilient.engine.classify import ErrorKind, Failure
 from langchain_resilient.engine.errors import OverloadedError, checked, is_number, require, unknown_name
 from langchain_resilient.engine.events import Observer, Usage
 from langchain_resilient.engine.hedge import Allowance, Hedge
-from langchain_resilient.engine.quota import FULL, LANES, Cost, Dimension, Lane, RateLimits, counts_tokens, dimensions
+from langchain_resilient.engine.quota import Cost, Dimension, Lane, RateLimits, counts_tokens, dimensions, places
 from langchain_resilient.engine.routing import ROUTINGS, Routing, Standing
 
 REASONING_FIRST_TOKEN = 180.0
@@ -98,6 +98,8 @@ class Target:
     client: Any = None
     """Opaque to the engine: what the caller's `Upstream` calls."""
     priority: int = 0
+    rung: int = 0
+    """Lower ones are asked earlier under any routing."""
     weight: float = 1.0
     max_latency: float | None = None
     price: Price | None = None
@@ -118,6 +120,12 @@ class Target:
         return dimensions(self.limits)
 
     @cached_property
+    def longest_wait(self) -> float:
+        """Seconds that a request may stand in its line: even where nothing is limited there is one, for those who wait for its circuit."""
+        limited = self.dimensions or self.limits.concurrency
+        return self.limits.max_wait if limited else DEFAULT_MAX_WAIT
+
+    @cached_property
     def counts_tokens(self) -> bool:
         """Whether its limits need an estimate of tokens."""
         return counts_tokens(self.limits)
@@ -126,7 +134,9 @@ class Target:
     def standing(self) -> Standing:
         """What ranking needs of its settings."""
         price = self.price
-        return Standing(self.priority, self.weight, math.inf if price is None else (price.input + price.output) / 2000)
+        return Standing(
+            self.priority, self.weight, math.inf if price is None else (price.input + price.output) / 2000, self.rung
+        )
 
     @cached_property
     def first_token(self) -> float:
@@ -227,7 +237,7 @@ class Gate:
 
     def enter(self, lane: Lane) -> None:
         """Take a place; raises `OverloadedError` at once when none is left."""
-        allowed = math.inf if self._most is None else max(1, self._most * LANES[lane] // FULL)
+        allowed = math.inf if self._most is None else places(self._most, lane)
         # No call and no allocation under the lock: the garbage collector may close a stream, and so come here, at either.
         with self._lock:
             pending = self.pending

@@ -155,6 +155,11 @@ def counts_tokens(limits: RateLimits) -> bool:
     return any(getattr(limits, name) is not None for name in names)
 
 
+def places(most: int, lane: Lane, share: int = FULL) -> int:
+    """How many of `most` places a lane may fill (at least one), where this process may use `share` thousandths of them."""
+    return max(1, most * LANES[lane] * share // (FULL * FULL))
+
+
 def increment(dimension: Dimension, cost: int, scale: int = FULL) -> int:
     """How far `cost` units move `tat`, µs, with the limit scaled to `scale` thousandths."""
     whole = -(-cost * dimension.period // dimension.limit)

@@ -9,6 +9,8 @@ load with 10 % hysteresis, and from four candidates on takes the better of two r
 single fastest would be chosen by everybody at once and stop being the fastest. "cost" asks the cheapest that is fast enough; those of
 unknown cost come after all whose cost is known, and equals keep the given order.
 
+Where candidates stand on different rungs (LiteLLM's `order`, and its fallback groups), the mode decides among those of one rung.
+
 One that nobody knows, or has heard of lately, is tried by one request at a time: all others take it for as fast as the others usually are,
 and fuller, until it has answered. Taken for instant by everybody, it would get every request until its first answer.
 """
@@ -63,6 +65,8 @@ class Standing(NamedTuple):
     weight: float
     cost: float
     """US dollars per 1000 tokens (≥ 0); `math.inf` where unknown."""
+    rung: int = 0
+    """Lower ones are asked earlier in every mode."""
 
 
 CALM = View()
@@ -101,6 +105,8 @@ def rank(
         order.sort(key=lambda index: standings[index].cost)
     elif routing == "weighted":
         order = _by_weight(order, standings, rand)
+    if any(standing.rung for standing in standings):
+        order.sort(key=lambda index: standings[index].rung)
     tiers = [_tier(view) for view in views]
     preferred = order[0]
     if any(tiers):

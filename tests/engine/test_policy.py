@@ -67,6 +67,14 @@ def test_no_answer_may_take_longer_than_ten_minutes():
     assert target().response(1_000_000) == 600.0
 
 
+@pytest.mark.parametrize(
+    ("limits", "seconds"), [({}, 10.0), ({"max_wait": 3.0}, 10.0), ({"rpm": 60, "max_wait": 3.0}, 3.0), ({"concurrency": 1, "max_wait": 3.0}, 3.0)]
+)  # fmt: skip
+def test_how_long_a_request_may_stand_in_a_line(limits, seconds):
+    """`max_wait` where something is limited; else the usual time, as others may stand there for the circuit."""
+    assert target("a", limits=RateLimits(**limits)).longest_wait == seconds
+
+
 def test_what_a_request_takes_from_the_limits():
     """Money only where there is a price: 100 · 1 $/M + 50 · 2 $/M are 200 µ$."""
     assert target().cost(100, 50) == Cost(1, 100, 50, 0)

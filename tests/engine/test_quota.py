@@ -17,6 +17,7 @@ from langchain_resilient.engine.quota import (
     dimensions,
     increment,
     moved,
+    places,
     reconcile,
     scale_at,
     take,
@@ -440,3 +441,12 @@ def test_a_dimension_made_by_hand_has_its_room():
     """`room` is only a shortcut: `capacity` says the same for the whole burst."""
     assert (RPM.room, TPM.room) == (5 * S, 10 * S)
     assert capacity(Dimension("rpm", "requests", 60, MINUTE, 5)) == 5 * S
+
+
+@pytest.mark.parametrize(
+    ("most", "lane", "share", "found"),
+    [(10, "interactive", 1000, 10), (10, "batch", 1000, 6), (5, "replay", 1000, 2), (1, "replay", 1000, 1), (5, "replay", 800, 2)],
+)  # fmt: skip
+def test_places_of_a_lane(most, lane, share, found):
+    """Its part of those that this process may use, rounded down once, and at least one."""
+    assert places(most, lane, share) == found

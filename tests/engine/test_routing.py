@@ -326,3 +326,14 @@ def test_the_fastest_is_found_and_kept():
     world = World("sync", {"a": late(3.0), "b": late(1.0), "c": late(2.0)}, routing="latency")
     assert streamed(world, 3) == ["a", "b", "c"]
     assert streamed(world, 20) == ["b"] * 20
+
+
+@pytest.mark.parametrize("routing", ["priority", "latency", "cost", "weighted"])
+def test_a_lower_rung_goes_first_whatever_the_mode(routing):
+    """Among those of one rung the mode decides; one that is well further down goes before one that is slow."""
+    standings = [Standing(0, 1.0, 0.01, rung=1), Standing(1, 9.0, 0.02, rung=0), Standing(2, 1.0, 0.03, rung=0)]
+    views = [CALM, CALM, CALM]
+    order, preferred = rank(standings, views, routing, lambda: 0.5)
+    assert order[-1] == 0 and preferred == order[0]
+    slow = [CALM, View(slow=True), View(slow=True)]
+    assert rank(standings, slow, routing, lambda: 0.5).order[0] == 0

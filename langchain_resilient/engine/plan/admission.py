@@ -87,7 +87,7 @@ def admit(
         if isinstance(reply, Queued):
             journey.place = reply.place
             # From the first place on: a wait that is over must not begin anew at the end of the line.
-            until = min(until, policy.clock.now() + longest_wait(reply.place.target))
+            until = min(until, policy.clock.now() + reply.place.target.longest_wait)
             yield from sleep(journey, reply.seconds, place=True)
             continue
         yield from _leave_line(journey)
@@ -95,12 +95,6 @@ def admit(
             _note_refusals(journey, reply.refusals)
             policy.observe(AdmissionRefused(reply.refusals))
         return reply
-
-
-def longest_wait(target: Target) -> float:
-    """Seconds that a request may stand in a provider's line."""
-    limited = target.dimensions or target.limits.concurrency
-    return target.limits.max_wait if limited else DEFAULT_MAX_WAIT
 
 
 def _leave_line(journey: Journey) -> Plan:

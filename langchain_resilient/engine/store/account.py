@@ -69,6 +69,20 @@ class Line(deque[Place]):
         return left
 
 
+def wanted(target: Target, ask: Admit, cost: quota.Cost) -> tuple[list[tuple[quota.Dimension, int]], str]:
+    """What a request takes from each dimension, in units; and the first one that its input alone does not fit into ("": it fits)."""
+    found, too_big = [], ""
+    for dimension in target.dimensions:
+        amount = cost.of(dimension.unit)
+        if amount > dimension.limit:
+            if target.cost(ask.input_tokens, 0).of(dimension.unit) > dimension.limit:
+                too_big = too_big or dimension.name
+            # Else only the guess of the answer's length is too much, and a guess must not refuse for ever.
+            amount = dimension.limit
+        found.append((dimension, amount))
+    return found, too_big
+
+
 class Account:
     """What belongs to one credential at one provider."""
 
@@ -133,31 +147,30 @@ class Account:
         scale, share, tats = self.scale_at(now), LANES[ask.lane], self.tats
         taken = []
         longest, tightest = 0, ""
-        for dimension in target.dimensions:
-            name = dimension.name
-            amount = cost.of(dimension.unit)
-            if amount > dimension.limit:
-                if target.cost(ask.input_tokens, 0).of(dimension.unit) > dimension.limit:
-                    return Refusal(target.name, name)
-                # Only the guess of the answer's length is too much, and a guess must not refuse for ever.
-                amount = dimension.limit
-            step = quota.take(dimension, tats.get(name, 0), amount, now, scale, share)
+        amounts, too_big = wanted(target, ask, cost)
+        if too_big:
+            return Refusal(target.name, too_big)
+        for dimension, amount in amounts:
+            step = quota.take(dimension, tats.get(dimension.name, 0), amount, now, scale, share)
             if step.wait > longest:
-                longest, tightest = step.wait, name
+                longest, tightest = step.wait, dimension.name
             taken.append(step)
         return Refusal(target.name, tightest, longest / SECOND) if longest else tuple(taken)
 
     def charge(self, target: Target, taken: tuple[quota.Taken, ...]) -> None:
         """Take what was measured."""
-        for dimension, step in zip(target.dimensions, taken, strict=True):
-            self.tats[dimension.name] = step.tat
+        dimensions, tats = target.dimensions, self.tats
+        for place, step in enumerate(
+            taken
+        ):  # a checked `zip` would cost as much as the rest of it: every admission comes here
+            tats[dimensions[place].name] = step.tat
 
     def full(self, target: Target, ask: Admit, now: int) -> Refusal | None:
         """Why no further request may run at the moment, if so; lapsed leases are dropped."""
         most, leases = target.limits.concurrency, self.leases
         if most is None:
             return None
-        allowed = max(1, most * LANES[ask.lane] * self.share // (FULL * FULL))
+        allowed = quota.places(most, ask.lane, self.share)
         if len(leases) < allowed:
             return None
         for attempt in [attempt for attempt, lapses in leases.items() if lapses <= now]:

@@ -12,11 +12,9 @@ Rules of this file
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from weakref import WeakSet
 
 from langchain_resilient.engine import budget, circuit, quota
 from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Look, Place, Queued, Refused, Report, Settled, Ticket
@@ -24,13 +22,15 @@ from langchain_resilient.engine.errors import unknown_name
 from langchain_resilient.engine.events import Event, Refusal
 from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
 from langchain_resilient.engine.latency import Silence
-from langchain_resilient.engine.policy import DEFAULT_MAX_WAIT, Target
+from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import LINE_LIMITS
 from langchain_resilient.engine.routing import CALM, View
 from langchain_resilient.engine.store.account import SECOND, Account
+from langchain_resilient.engine.store.forks import tell_of_forks
 from langchain_resilient.engine.store.state import (
     CALM_SETTLED,
     LEASE_US,
+    ONE_REQUEST,
     OVERRIDES,
     PROVEN_STREAMS,
     Override,
@@ -43,8 +43,7 @@ from langchain_resilient.engine.store.turn import Turn
 OPEN = frozenset({"circuit_open", "half_open"})
 
 
-_ONE_REQUEST = quota.Cost()
-_NOTHING: tuple[quota.Cost, tuple[quota.Taken, ...]] = (_ONE_REQUEST, ())
+_NOTHING: tuple[quota.Cost, tuple[quota.Taken, ...]] = (ONE_REQUEST, ())
 
 
 def is_unruffled(route: Route, account: Account, now: int) -> bool:
@@ -71,7 +70,7 @@ class MemoryStore:
         self._live: dict[int, bool] = {}
         """The attempts that have not ended, and whether their first content was reported."""
         self._settings: dict[str, object] = {}
-        _ALL.add(self)
+        tell_of_forks(self)
 
     def _now(self) -> int:
         return int(self._seconds() * SECOND)
@@ -163,11 +162,7 @@ class MemoryStore:
         target = ask.targets[0]
         route = self._routes.get(target.route) or self._route(target)
         account = self._accounts.get(target.account) or self._account(target)
-        if (
-            not is_unruffled(route, account, now)
-            or route.is_slow(target, stream=ask.stream and not ask.whole)
-            or route.hot(target, now / SECOND, ask.max_output)
-        ):
+        if not is_unruffled(route, account, now) or route.unfit(target, ask, now):
             return NOT_PLAIN
         found = self._take(target, route, account, ask, now)
         return found if isinstance(found, Ticket) else NOT_PLAIN
@@ -177,9 +172,7 @@ class MemoryStore:
         route, account = self._route(target), self._account(target)
         if not is_unruffled(route, account, now) or route.circuit.failures_in_a_row:
             return Refusal(target.name, "unwell")
-        if route.is_slow(target, stream=ask.stream and not ask.whole) or route.hot(
-            target, now / SECOND, ask.max_output
-        ):
+        if route.unfit(target, ask, now):
             return Refusal(target.name, "slow")
         return self._take(target, route, account, ask, now)
 
@@ -251,7 +244,7 @@ class MemoryStore:
         """Take a place where nothing bars everyone, if the request fits the limits."""
         cost, taken = _NOTHING
         if target.dimensions:
-            cost = self._cost(target, route, ask, now)
+            cost = route.cost(target, ask, now)
             measured = account.measure(target, ask, cost, now)
             if isinstance(measured, Refusal):
                 return measured
@@ -289,15 +282,8 @@ class MemoryStore:
 
     def _soonest(self, target: Target, route: Route, account: Account, ask: Admit, now: int) -> int:
         """µs until the request would fit all of the target's dimensions, were nobody before it."""
-        measured = account.measure(target, ask, self._cost(target, route, ask, now), now) if target.dimensions else ()
+        measured = account.measure(target, ask, route.cost(target, ask, now), now) if target.dimensions else ()
         return round((measured.retry_after or 0.0) * SECOND) if isinstance(measured, Refusal) else 0
-
-    @staticmethod
-    def _cost(target: Target, route: Route, ask: Admit, now: int) -> quota.Cost:
-        if not target.counts_tokens:
-            return _ONE_REQUEST
-        expected = route.latency.expected_output(now / SECOND)
-        return target.cost(ask.input_tokens, expected if ask.max_output is None else min(expected, ask.max_output))
 
     def _grant(
         self, target: Target, route: Route, account: Account, ask: Admit, now: int, cost: quota.Cost,
@@ -341,8 +327,7 @@ class MemoryStore:
             # Elsewhere in a line already: one place per request, or its own two places would race.
             if any(self._account(other).line.place_of(ask.attempt) for other in ask.targets):
                 return None
-            limited = target.dimensions or target.limits.concurrency
-            longest = min(ask.patience, target.limits.max_wait if limited else DEFAULT_MAX_WAIT)
+            longest = min(ask.patience, target.longest_wait)
             if refusal.reason != "concurrency" and refusal.retry_after > longest:
                 return None
             place = Place(ask.attempt, target, now + int(longest * SECOND))
@@ -445,15 +430,6 @@ class MemoryStore:
 
 
 _STORES: dict[str, MemoryStore] = {}
-_ALL: WeakSet[MemoryStore] = WeakSet()
-
-
-def _after_fork() -> None:
-    for store in tuple(_ALL):
-        store.forked()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def memory_store(namespace: str) -> MemoryStore:

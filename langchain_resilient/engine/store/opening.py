@@ -1,4 +1,4 @@
-"""From a backend's URL to the store behind it: one for each backend and namespace of this process.
+"""From a backend's URL to the store behind it, or to the ledger of users' limits: one for each backend and namespace of this process.
 
 Rules of this file: the shared store's module, and redis-py with it, is imported when the first shared backend is opened. A URL's password is
 in no error.
@@ -10,15 +10,19 @@ import atexit
 import os
 import random
 import time
+from collections.abc import Callable
 from string import ascii_lowercase
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from langchain_resilient.engine.errors import require, unknown_name
 from langchain_resilient.engine.store.memory import MemoryStore, memory_store
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.store.redis.store import RedisStore
+    from langchain_resilient.engine.store.redis.tenants import RedisLedger
+
+T = TypeVar("T")
 
 MEMORY = "memory://"
 SHARED = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel", "rediss+cluster", "rediss+sentinel")
@@ -27,6 +31,7 @@ _IN_SCHEMES = f"{ascii_lowercase}+"
 
 _OPENING = Lock()
 _SHARED: dict[tuple[str, str], RedisStore] = {}
+_LEDGERS: dict[tuple[str, str], RedisLedger] = {}
 
 
 def check_backend(backend: object) -> None:
@@ -62,25 +67,48 @@ def open_store(backend: str, namespace: str) -> MemoryStore:
         return memory_store(namespace)
     from langchain_resilient.engine.store.redis.store import RedisStore
 
+    def made() -> RedisStore:
+        store = RedisStore(backend, namespace, now=time.monotonic, rand=random.random)
+        try:
+            store.check()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    return _one(_SHARED, (backend, namespace), made)
+
+
+def open_ledger(backend: str, namespace: str) -> RedisLedger:
+    """The ledger of this process for a shared backend and a namespace: limiters of all kinds of users share its connection.
+
+    Raises:
+        SettingsError: As `open_store`.
+    """
+    from langchain_resilient.engine.store.redis.tenants import RedisLedger
+
+    return _one(
+        _LEDGERS, (backend, namespace), lambda: RedisLedger(backend, namespace, now=time.monotonic, shared=True)
+    )
+
+
+def _one(opened: dict[tuple[str, str], T], name: tuple[str, str], make: Callable[[], T]) -> T:
     with _OPENING:
-        store = _SHARED.get((backend, namespace))
-        if store is None:
-            store = RedisStore(backend, namespace, now=time.monotonic, rand=random.random)
-            try:
-                store.check()
-            except BaseException:
-                store.close()
-                raise
-            if not _SHARED:
+        found = opened.get(name)
+        if found is None:
+            found = make()
+            if not (_SHARED or _LEDGERS):
                 # After the courier's own, so that it runs before it.
                 atexit.register(_close_all)
-            _SHARED[(backend, namespace)] = store
-        return store
+            opened[name] = found
+        return found
 
 
 def _close_all() -> None:
     for store in tuple(_SHARED.values()):
         store.close()
+    for ledger in tuple(_LEDGERS.values()):
+        ledger.end()
 
 
 def _after_fork() -> None:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from langchain_resilient.engine import budget, circuit, quota
 from langchain_resilient.engine.circuit import CircuitState, Outcome
 from langchain_resilient.engine.classify import ErrorKind
-from langchain_resilient.engine.effects import Report, Settled, Ticket
+from langchain_resilient.engine.effects import Admit, Report, Settled, Ticket
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
 from langchain_resilient.engine.latency import HOT_CALLS, RETURN_AT, RouteLatency, Timings
 from langchain_resilient.engine.lateness import Lateness
@@ -45,7 +45,8 @@ OUTCOMES: dict[ErrorKind | None, Outcome] = {
 """What each kind says of the provider's health; any other is neutral."""
 HEADROOM_DIMENSIONS = {"requests": "rpm", "tokens": "tpm", "input_tokens": "itpm", "output_tokens": "otpm"}
 
-
+ONE_REQUEST = Cost()
+"""What a request takes where no limit counts tokens."""
 CALM_SETTLED = Settled("closed", (), 0.0, affords=True)
 
 
@@ -78,9 +79,27 @@ class Route:
             return True
         return target.max_latency is not None and self.latency.timings(stream=stream).slowness.slow
 
+    def unfit(self, target: Target, ask: Admit, now: int) -> bool:
+        """Whether it is slow or suspiciously silent: then others are asked before it, and no extra call goes there."""
+        return self.is_slow(target, stream=ask.stream and not ask.whole) or self.hot(
+            target, now / SECOND, ask.max_output
+        )
+
+    @property
+    def look_interval(self) -> int:
+        """The least time between two looks at it while it is slow, µs."""
+        return OUTRUN_INTERVAL_US if self.lateness.outrun else EXPLORE_INTERVAL_US
+
     def look_due(self, now: int) -> bool:
         """Whether somebody slow should be looked at once more."""
-        return now - self.explored_at >= (OUTRUN_INTERVAL_US if self.lateness.outrun else EXPLORE_INTERVAL_US)
+        return now - self.explored_at >= self.look_interval
+
+    def cost(self, target: Target, ask: Admit, now: int) -> Cost:
+        """What a request is expected to take from the limits: its input, and as long an answer as usual here."""
+        if not target.counts_tokens:
+            return ONE_REQUEST
+        expected = self.latency.expected_output(now / SECOND)
+        return target.cost(ask.input_tokens, expected if ask.max_output is None else min(expected, ask.max_output))
 
     def status(self, target: Target, now: int) -> dict[str, object]:
         """For people: seconds."""
@@ -114,7 +133,7 @@ def note_opened(
             before, target.circuit, now, "success",
             generation=ticket.generation, attempt=ticket.attempt, slow=slow, spread=spread(),
         )  # fmt: skip
-    return _settled(route, account, target, before, "slow" if slow else "first_token", now)
+    return settled(route, account, target, before, "slow" if slow else "first_token", now)
 
 
 def note_opened_here(route: Route, ticket: Ticket, first_token: float, now: int) -> bool:
@@ -154,8 +173,7 @@ def note_settled(
             floor=int(report.retry_after * SECOND) if report.retry_after else 0,
             spread=0 if outcome == "success" and not slow else spread(),
         )  # fmt: skip
-    settled = _settled(route, account, target, before, verdict.reason, now)
-    return settled if blocked is None else settled._replace(changes=(*settled.changes, blocked))
+    return settled(route, account, target, before, verdict.reason, now, blocked)
 
 
 def note_here(route: Route, ticket: Ticket, report: Report, now: int) -> Verdict:
@@ -170,13 +188,18 @@ def note_here(route: Route, ticket: Ticket, report: Report, now: int) -> Verdict
     return Verdict(outcome, slow, "silent" if fell_silent else str(report.kind or ("slow" if slow else "ok")))
 
 
-def _settled(route: Route, account: Account, target: Target, before: CircuitState, reason: str, now: int) -> Settled:
+def settled(
+    route: Route, account: Account, target: Target, before: CircuitState, reason: str, now: int,
+    blocked: CredentialBlocked | None = None,
+) -> Settled:  # fmt: skip
+    """What a request is told once its report is counted; `before`: the circuit until then."""
     after = route.circuit
-    if after.phase == before.phase == "closed" and account.blocked_until <= now and route.budget > budget.FLOOR:
+    is_calm = after.phase == before.phase == "closed" and account.blocked_until <= now and route.budget > budget.FLOOR
+    if is_calm and blocked is None:
         return CALM_SETTLED
-    changes: tuple[CircuitChanged | CredentialBlocked, ...] = ()
+    changes: tuple[CircuitChanged | CredentialBlocked, ...] = () if blocked is None else (blocked,)
     if after.phase != before.phase:
-        changes = (CircuitChanged(target.name, before.phase, after.phase, str(reason)),)
+        changes = (CircuitChanged(target.name, before.phase, after.phase, str(reason)), *changes)
     return Settled(after.phase, changes, max(0, account.blocked_until - now) / SECOND, route.budget > budget.FLOOR)
 
 

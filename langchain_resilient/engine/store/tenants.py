@@ -23,17 +23,16 @@ one on, less what came back of these: for each pair of starts, what is charged b
 
 from __future__ import annotations
 
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
-from weakref import WeakSet
 
 from langchain_resilient.engine import quota
 from langchain_resilient.engine.effects import Later
 from langchain_resilient.engine.quota import FULL, Dimension
+from langchain_resilient.engine.store.forks import tell_of_forks
 from langchain_resilient.engine.store.turn import Turn
 
 NEVER = -1
@@ -155,7 +154,7 @@ class MemoryLedger:
         self._turn = Turn()
         self._books: OrderedDict[str, _Book] = OrderedDict()
         """By user. Who was looked at longest ago stands first."""
-        _MEMORY.add(self)
+        tell_of_forks(self)
 
     def __len__(self) -> int:
         """Users who are remembered."""
@@ -242,16 +241,7 @@ class MemoryLedger:
         """Nothing is held."""
 
 
-_MEMORY: WeakSet[MemoryLedger] = WeakSet()
 _OF_THE_PROCESS: dict[tuple[str, ...], MemoryLedger] = {}
-
-
-def _after_fork() -> None:
-    for ledger in list(_MEMORY):
-        ledger.forked()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def memory_ledger(namespace: str, dimensions: Sequence[Dimension]) -> MemoryLedger:

@@ -13,6 +13,7 @@ from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.store.memory import MemoryStore, memory_store
 from langchain_resilient.testing.clock import FakeClock
 from tests.engine.harness import admitted, ask_for, left_over, queued, refused, settle, target
+from tests.servers import until
 
 K = ErrorKind
 
@@ -458,7 +459,7 @@ def test_a_report_from_within_a_step_is_made_after_it(store):
     with store._turn:
         assert store.settle(ticket, Report()).changes == ()
         assert store._account(item).leases
-    assert not store._account(item).leases
+    until(lambda: not store._account(item).leases, "it is made")
     assert admitted(store, item)
 
 

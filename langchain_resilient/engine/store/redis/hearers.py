@@ -1,7 +1,9 @@
 """Who is told what changes in the fleet.
 
 Rules of this file: news comes in whichever thread carries for all others, and an observer may be slow, so nobody is told there: one thread at
-a time, made when there is news, tells all of it in order.
+a time, made when there is news, tells all of it in order. What is told is settled in one turn with who listens: nobody hears of a change
+twice, or not at all, because it came while he was added. Nobody calls here within a store's turn: the collector may ask for that turn in the
+middle of ours, and each would wait for the other.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked, Event, StoreDegraded
 from langchain_resilient.engine.policy import Target
+from langchain_resilient.engine.store.turn import Turn
 
 Observe = Callable[[Event], object]
 
@@ -27,6 +30,7 @@ class Hearers:
 
     def __init__(self, aside: Callable[[Callable[[], object]], object]) -> None:
         self._aside = aside
+        self._turn = Turn()
         self._who: list[tuple[weakref.ref[Any], frozenset[tuple[str, str]]]] = []
         self._news: deque[tuple[Observe, Event]] = deque()
         self._telling = deque([True], maxlen=1)
@@ -39,12 +43,14 @@ class Hearers:
         weak: weakref.ref[Any] = (
             weakref.WeakMethod(observe) if isinstance(observe, MethodType) else weakref.ref(observe)
         )
-        self._who = [
-            *[pair for pair in self._who if pair[0]() is not None],
-            (weak, frozenset((target.route, target.account) for target in targets)),
-        ]
-        if self._alone is not None:
-            self._tell([(observe, StoreDegraded(degraded=True, reason=self._alone))])
+        with self._turn:
+            self._who = [
+                *[pair for pair in self._who if pair[0]() is not None],
+                (weak, frozenset((target.route, target.account) for target in targets)),
+            ]
+            if self._alone is not None:
+                self._news.append((observe, StoreDegraded(degraded=True, reason=self._alone)))
+        self._tell()
 
     def providers(self) -> set[tuple[str, str]]:
         """The routes and accounts that a living observer wants to hear of."""
@@ -52,29 +58,33 @@ class Hearers:
 
     def changed(self, route: str, event: CircuitChanged | CredentialBlocked) -> None:
         """A provider's circuit, or a credential of it."""
-        self._tell(
-            [
+        with self._turn:
+            self._news += [
                 (observe, event)
                 for hearer, providers in self._who
                 if any(route == its for its, _ in providers) and (observe := hearer()) is not None
             ]
-        )
+        self._tell()
 
     def alone(self, reason: str | None) -> None:
         """Whether the store is alone (then why): told once for each change; who listens later is told then."""
-        if (reason is None) == (self._alone is None):
+        if (reason is None) == (self._alone is None):  # asked at every beat: mostly without a turn
             return
-        event = StoreDegraded(reason is not None, reason or "it answers again")
-        self._alone = reason
-        self._tell([(observe, event) for hearer, _ in self._who if (observe := hearer()) is not None])
+        with self._turn:
+            if (reason is None) == (self._alone is None):
+                return
+            event = StoreDegraded(reason is not None, reason or "it answers again")
+            self._alone = reason
+            self._news += [(observe, event) for hearer, _ in self._who if (observe := hearer()) is not None]
+        self._tell()
 
     def forked(self) -> None:
         """In a new child process: whoever was telling is the parent's."""
+        self._turn = Turn()
         self._news.clear()
         self._telling.append(True)
 
-    def _tell(self, news: list[tuple[Observe, Event]]) -> None:
-        self._news.extend(news)
+    def _tell(self) -> None:
         if self._news:
             self._aside(self._tell_all)
 

@@ -8,35 +8,29 @@ Rules of this file
 * All users of a namespace are in one hash slot: operations go out in batches, and on a Cluster a batch is of one slot. One core decides some
   hundred thousand a second so, and a slot of its own for each user would make one command of each. It is not the providers' slot: on a
   Cluster users burden another node. Who needs more takes more namespaces.
-* Redis is never a new way to fail: while it is away this process decides alone, on its share of the limits.
+* Redis is never a new way to fail: while it is away this process decides alone, on its share of the limits. Observers are told so aside.
 """
 
 from __future__ import annotations
 
-import atexit
-import os
-import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from typing import Any
-from weakref import WeakMethod, WeakSet
 
 from langchain_resilient.engine import quota
 from langchain_resilient.engine.effects import Later
-from langchain_resilient.engine.errors import require
-from langchain_resilient.engine.events import StoreDegraded
-from langchain_resilient.engine.policy import SystemClock
-from langchain_resilient.engine.quota import FULL, Dimension
+from langchain_resilient.engine.events import Event
+from langchain_resilient.engine.quota import Dimension
+from langchain_resilient.engine.store.forks import tell_of_forks
 from langchain_resilient.engine.store.redis import wire
+from langchain_resilient.engine.store.redis.fleet import BEAT_LIVES_US, share_alone
+from langchain_resilient.engine.store.redis.hearers import Hearers
 from langchain_resilient.engine.store.redis.post.courier import DOWN, Courier, Operation
 from langchain_resilient.engine.store.tenants import Booking, MemoryLedger
 
 SECOND = 1_000_000
 BEAT_EVERY_US = 10 * SECOND
-BEAT_LIVES_US = 300 * SECOND
-"""How long a process counts after it was last heard of: a web worker without a request for minutes is still there when Redis goes."""
-ALONE_SHARE = 800
-"""Thousandths of the limits that all processes may use together while none can ask the others."""
 
 
 class RedisLedger:
@@ -65,10 +59,7 @@ class RedisLedger:
         shared: bool = False,
         courier: Callable[..., Courier] = Courier,
     ) -> None:
-        require(
-            not set("{}") & set(namespace), "namespace", namespace, "leave out { and }: they mark Redis's hash slot"
-        )
-        self._prefix = f"{{{wire.SCHEMA}:{namespace}:u}}"
+        self._prefix = wire.slot(namespace, ":u")
         self._secret = blake2b(f"langchain-resilient users of {namespace}".encode()).digest()
         self._seconds = now
         self._shared = shared
@@ -76,7 +67,6 @@ class RedisLedger:
         self._beat_at = -BEAT_EVERY_US
         self._alone: dict[tuple[str, ...], MemoryLedger] = {}
         """By the names of dimensions: its books know them by their places."""
-        self._hearers: list[WeakMethod[Callable[[StoreDegraded], None]]] = []
         members = f"{self._prefix}:processes"
         self._beats = Operation("beat", (members,), (BEAT_LIVES_US,))
         self._ends = Operation("beat", (members,), (0,))
@@ -85,19 +75,20 @@ class RedisLedger:
             url, wire.script("quota", "keyed"), clock=clock, probe=probe, adopt=self._adopt, orphaned=self._orphaned,
             changed=self._changed,
         )  # fmt: skip
+        self._hearers = Hearers(self._courier.aside)
         try:
             self._courier.check()
         except BaseException:
             self._courier.close()
             raise
-        _OPEN.add(self)
+        tell_of_forks(self)
 
     def __repr__(self) -> str:
         return f"RedisLedger({self._courier!r})"
 
-    def listen(self, hear: Callable[[StoreDegraded], None]) -> None:
-        """Tell a method, for as long as its object lives, when Redis goes away and comes back."""
-        self._hearers = [*(item for item in self._hearers if item() is not None), WeakMethod(hear)]
+    def listen(self, observe: Callable[[Event], object]) -> None:
+        """Tell an observer, for as long as it lives, when Redis goes away and comes back; at once, if it is away now."""
+        self._hearers.add(observe, ())
 
     # ----------------------------------------------------------------------------------------------------- operations
     def key_of(self, key: str) -> str:
@@ -115,15 +106,15 @@ class RedisLedger:
             steps.append(step)
             words += (dimension.name, step, dimension.room)
         operation = Operation("take", (self.key_of(key),), tuple(words))
-        return _Answer(self, self._courier.ask(operation), key, dimensions, costs, patience, tuple(steps))
+        alone = partial(self._take_alone, key, dimensions, costs, patience)
+        return self._courier.ask(operation).then(partial(self._answered, alone, key, tuple(steps)))
 
-    def answered(self, answer: _Answer, reply: Any) -> Booking:
+    def _answered(self, alone: Callable[[], Booking], key: str, steps: tuple[int, ...], reply: Any) -> Booking:
         """What a decision came to; without an answer it is made here."""
-        if reply is DOWN:
-            return self._on_our_own(answer.dimensions).take(
-                answer.key, answer.dimensions, answer.costs, answer.patience
-            )
-        return self._booked(answer.key, reply, answer.steps)
+        return alone() if reply is DOWN else self._booked(key, reply, steps)
+
+    def _take_alone(self, key: str, dimensions: Sequence[Dimension], costs: Sequence[int], patience: int) -> Booking:
+        return self._on_our_own(dimensions).take(key, dimensions, costs, patience)
 
     def _booked(self, key: str, reply: Any, steps: tuple[int, ...]) -> Booking:
         granted, wait, tightest, at, born, *each = map(int, reply)
@@ -162,6 +153,8 @@ class RedisLedger:
 
     # ----------------------------------------------------------------------------------------------------- what comes
     def _adopt(self, now: int, processes: int) -> None:
+        if self._courier.up:  # a reply may come when it was given up already
+            self._hearers.alone(None)  # after a fork, a child's own
         if processes:
             self._processes, self._beat_at = int(processes), now
         elif abs(now - self._beat_at) >= BEAT_EVERY_US:
@@ -181,69 +174,15 @@ class RedisLedger:
         """Who decides meanwhile: nobody knows what the other processes let in, so each has its part, and starts with one request."""
         alone, names = self._alone, tuple([dimension.name for dimension in dimensions])
         if (ledger := alone.get(names)) is None:
-            scale = max(1, min(FULL, ALONE_SHARE // max(1, self._processes)))
-            ledger = alone.setdefault(names, MemoryLedger(self._seconds, scale, unknowing=True))
+            ledger = MemoryLedger(self._seconds, share_alone(self._processes), unknowing=True)
+            ledger = alone.setdefault(names, ledger)
         return ledger
 
     def _changed(self, up: bool, reason: str) -> None:  # a callback's only words
         if up:
             self._alone = {}
-        for item in self._hearers:
-            if (hear := item()) is not None:
-                hear(StoreDegraded(not up, reason))
+        self._hearers.alone(None if up else reason)
 
-
-class _Answer(Later):
-    """A decision that Redis makes."""
-
-    __slots__ = ("_later", "_ledger", "costs", "dimensions", "key", "patience", "steps")
-
-    def __init__(
-        self,
-        ledger: RedisLedger,
-        later: Later,
-        key: str,
-        dimensions: Sequence[Dimension],
-        costs: Sequence[int],
-        patience: int,
-        steps: tuple[int, ...],
-    ) -> None:
-        self._ledger, self._later = ledger, later
-        self.key, self.dimensions, self.costs, self.patience, self.steps = key, dimensions, costs, patience, steps
-
-    def result(self) -> Booking:
-        """Wait for it in this thread."""
-        return self._ledger.answered(self, self._later.result())
-
-    def __await__(self) -> Generator[Any, None, Booking]:
-        """Wait for it in this task."""
-        return self._ledger.answered(self, (yield from self._later.__await__()))
-
-
-_OPEN: WeakSet[RedisLedger] = WeakSet()
-_OF_THE_PROCESS: dict[tuple[str, str], RedisLedger] = {}
-_LOCK = threading.Lock()
-
-
-def _at_exit() -> None:
-    for ledger in list(_OPEN):
-        ledger.end()
-
-
-def _after_fork() -> None:
-    global _LOCK  # noqa: PLW0603  # a thread of the parent may have held it
-    _LOCK = threading.Lock()
-
-
-atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def redis_ledger(url: str, namespace: str) -> RedisLedger:
-    """The one ledger of this process for a server and a namespace: limiters of all kinds of users share its connection."""
-    with _LOCK:
-        ledger = _OF_THE_PROCESS.get((url, namespace))
-        if ledger is None:
-            ledger = RedisLedger(url, namespace, now=SystemClock.now, shared=True)
-            _OF_THE_PROCESS[(url, namespace)] = ledger
-    return ledger
+    def forked(self) -> None:
+        """In a new child process: whoever was telling is the parent's."""
+        self._hearers.forked()

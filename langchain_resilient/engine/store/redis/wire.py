@@ -18,9 +18,9 @@ from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Admit, Refused, Report, Ticket
 from langchain_resilient.engine.errors import require
 from langchain_resilient.engine.events import Refusal
-from langchain_resilient.engine.policy import DEFAULT_MAX_WAIT, Target
+from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import FULL, LANES, Cost, Lane
-from langchain_resilient.engine.store.account import SECOND
+from langchain_resilient.engine.store.account import SECOND, wanted
 from langchain_resilient.engine.store.state import LEASE_US, QUOTA_BLOCK_US, Override, Verdict, reconciled
 
 SCHEMA = "lr1"
@@ -49,6 +49,12 @@ def script(*parts: str) -> str:
     return "\n".join((folder / f"{part}.lua").read_text() for part in parts)
 
 
+def slot(namespace: str, part: str = "") -> str:
+    """What all keys of a namespace begin with, or those of one part of it: braces make it one hash slot. Raises `SettingsError`."""
+    require(not set("{}") & set(namespace), "namespace", namespace, "leave out { and }: they mark Redis's hash slot")
+    return f"{{{SCHEMA}:{namespace}{part}}}"
+
+
 class Keys:
     """The Redis keys of one namespace.
 
@@ -57,10 +63,7 @@ class Keys:
     """
 
     def __init__(self, namespace: str) -> None:
-        require(
-            not set("{}") & set(namespace), "namespace", namespace, "leave out { and }: they mark Redis's hash slot"
-        )
-        self.prefix = f"{{{SCHEMA}:{namespace}}}"
+        self.prefix = slot(namespace)
         self.meta = f"{self.prefix}:m"
         self.channel = f"{self.meta}:news"
         self.processes = f"{self.prefix}:p"
@@ -88,7 +91,7 @@ class Keys:
         if found is not None:
             return found
         limits, share = target.limits, LANES[lane]
-        most = 0 if limits.concurrency is None else max(1, limits.concurrency * share // FULL)
+        most = 0 if limits.concurrency is None else quota.places(limits.concurrency, lane)
         interval = min(RACED_PROBE_INTERVAL_US, int(target.circuit.recovery_timeout * SECOND))
         dimensions = [
             f'["{item.name}",{item.room if share == FULL else quota.capacity(item, FULL, share)},{quota.increment(item, 1)}]'
@@ -165,17 +168,10 @@ def admit(
 
 
 def _candidate(keys: Keys, candidate: Candidate, ask: Admit) -> str:
-    target, limits = candidate.target, candidate.target.limits
-    longest = min(ask.patience, limits.max_wait if target.dimensions or limits.concurrency else DEFAULT_MAX_WAIT)
-    steps = []
-    too_big = ""
-    for dimension in target.dimensions:
-        amount = candidate.cost.of(dimension.unit)
-        if amount > dimension.limit:
-            if target.cost(ask.input_tokens, 0).of(dimension.unit) > dimension.limit:
-                too_big = too_big or dimension.name
-            amount = dimension.limit
-        steps.append(str(quota.increment(dimension, amount)))
+    target = candidate.target
+    longest = min(ask.patience, target.longest_wait)
+    amounts, too_big = wanted(target, ask, candidate.cost)
+    steps = [str(quota.increment(dimension, amount)) for dimension, amount in amounts]
     return (
         f'[{_bool(candidate.unfit)},{_bool(candidate.affords)},{int(longest * SECOND)},"{too_big}",[{",".join(steps)}],'
         f"{keys.settings(target, ask.lane, ask.races)}]"
@@ -271,6 +267,9 @@ class Told(NamedTuple):
     spread: int = 0
 
 
+_NEUTRAL = Told(ErrorKind.CANCELLED, Verdict("neutral", slow=False, reason=""), looks_again=False)
+
+
 def settle(keys: Keys, ticket: Ticket, name: str, told: Told, report: Report = Report()) -> Operation:  # noqa: B008  # frozen
     """Report an attempt's end, or a stream's first content."""
     target, verdict = ticket.target, told.verdict
@@ -293,6 +292,11 @@ def settle(keys: Keys, ticket: Ticket, name: str, told: Told, report: Report = R
         f"[{','.join(moves)}]]"
     )
     return Operation("settle", (keys.meta, *keys.of(target)), (word,))
+
+
+def give_back(keys: Keys, ticket: Ticket, name: str, report: Report = Report()) -> Operation:  # noqa: B008  # frozen
+    """Free what an attempt holds, and say nothing of the provider."""
+    return settle(keys, ticket, name, _NEUTRAL, report)
 
 
 def _pause(kind: str, report: Report) -> int:

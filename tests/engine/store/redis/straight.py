@@ -12,6 +12,8 @@ from hashlib import sha1
 import redis
 
 from langchain_resilient.engine.effects import Later
+from langchain_resilient.engine.quota import RateLimits
+from tests.engine.harness import target
 
 UNSENT = object()
 
@@ -228,3 +230,16 @@ class Straight:
             self.talk.subscribe(self.channel, on=False)
         if not self.lent:
             self.talk.close()
+
+
+def limited(**limits):
+    """A provider with these limits."""
+    return target("a", limits=RateLimits(**limits))
+
+
+def alone(store, *, is_so):
+    """Let Redis go away for one store, or come back."""
+    store._courier.up = not is_so
+    store._changed(not is_so, "test")
+    if not is_so:
+        store._connected()

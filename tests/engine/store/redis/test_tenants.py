@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from langchain_resilient.engine import quota
 from langchain_resilient.engine.errors import SettingsError
-from langchain_resilient.engine.events import StoreDegraded
+from langchain_resilient.engine.events import Event, StoreDegraded
 from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.store.redis.post.courier import Courier
 from langchain_resilient.engine.store.redis.tenants import BEAT_EVERY_US, RedisLedger
@@ -321,6 +322,71 @@ def test_alone_limiters_of_other_dimensions_do_not_mix(namespace: str):
         alone.close()
 
 
+class Listener:
+    """One that takes its time in the process that made it, until it may go on."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+        self.began, self.go_on = threading.Event(), threading.Event()
+        self._process = os.getpid()
+
+    def observe(self, event: Event) -> None:
+        self.began.set()
+        if os.getpid() == self._process:
+            self.go_on.wait(5)
+        self.heard.append(event)
+
+    def degraded(self) -> list[bool]:
+        return [event.degraded for event in self.heard if isinstance(event, StoreDegraded)]
+
+
+@pytest.fixture
+def away(namespace: str) -> Iterator[RedisLedger]:
+    """One whose server can't be reached."""
+    made = RedisLedger("redis://127.0.0.1:1/0", namespace, now=FakeClock().now)
+    until(lambda: made._hearers._alone, "it knows so")
+    yield made
+    made.close()
+
+
+def test_who_comes_while_redis_is_away_is_told_so_and_holds_nobody_up(away: RedisLedger):
+    """A limiter made meanwhile hears of it, aside: neither who makes it nor the courier waits for a slow observer."""
+    listener = Listener()
+    away.listen(listener.observe)
+    away._changed(True, "for the test")
+    assert listener.heard == []
+    listener.go_on.set()
+    until(lambda: len(listener.heard) == 2, "both changes are told")
+    assert listener.degraded() == [True, False]
+
+
+def test_a_child_process_tells_for_itself(away: RedisLedger):
+    """Whoever was telling when it was forked is the parent's: what changes in the child is told by the child."""
+    listener = Listener()
+    away.listen(listener.observe)
+    assert listener.began.wait(5)
+    if (child := os.fork()) == 0:
+        try:
+            away._changed(True, "for the test")
+            until(listener.degraded, "it is told")
+            os._exit(0 if listener.degraded() == [False] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    listener.go_on.set()
+
+
+def test_an_answer_ends_what_a_child_was_told_before_it_was_one(ledger: RedisLedger):
+    """A child's courier begins anew and sees no change: its first answer tells that Redis is there."""
+    listener = Listener()
+    listener.go_on.set()
+    ledger._hearers.alone("the parent's")
+    ledger.listen(listener.observe)
+    ledger.take("default:x", *ONE, 0).result()
+    until(lambda: len(listener.heard) == 2, "both are told")
+    assert listener.degraded() == [True, False]
+
+
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A server of the test's own, to be hurt; it knows a user who may do what the README says, and one who may not."""
@@ -351,7 +417,7 @@ def test_killed_midway_and_back(server: Server):
         def hear(self, event: StoreDegraded) -> None:
             changes.append(event)
 
-    hearer = Hearer()
+    hearer = Hearer()  # by a method, as a limiter does: it is held weakly
     made = RedisLedger(server.url, "ns", now=FakeClock().now)
     made.listen(hearer.hear)
     assert made.take("default:x", *ONE, 0).result().ledger is made
@@ -361,6 +427,7 @@ def test_killed_midway_and_back(server: Server):
     server.restart()
     until(lambda: made.take("default:z", *ONE, -1).result().ledger is made, "it asks Redis again")
     assert made.take("default:x", *ONE, 0).result().granted
+    until(lambda: len(changes) == 2, "both are told")
     assert [event.degraded for event in changes] == [True, False]
     made.close()
 

@@ -26,6 +26,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from langchain_resilient.engine.store.forks import tell_of_forks
 from langchain_resilient.engine.store.redis.post.breaker import Breaker
 from langchain_resilient.engine.store.redis.post.callbacks import Callbacks
 from langchain_resilient.engine.store.redis.post.carriage import Carriage
@@ -96,6 +97,7 @@ class Courier:
         self._closed = False
         self._anew()
         _COURIERS.add(self)
+        tell_of_forks(self)
 
     def _anew(self) -> None:
         """As nothing had ever been asked: at first, and in a child process."""
@@ -275,15 +277,9 @@ class Courier:
 _COURIERS: weakref.WeakSet[Courier] = weakref.WeakSet()
 
 
-def _after_fork() -> None:
-    for courier in list(_COURIERS):
-        courier.forked()
-
-
 def _at_exit() -> None:
     for courier in list(_COURIERS):
         courier.close()
 
 
-os.register_at_fork(after_in_child=_after_fork)
 atexit.register(_at_exit)
