@@ -176,15 +176,32 @@ def read_yaml(path: str | os.PathLike[str], known: frozenset[str]) -> dict[str, 
         type(content).__name__,
         "write settings as `key: value` lines, `providers:` at least",
     )
-    settings: dict[str, Any] = _expand(content, str(path))
-    _refuse_unknown(settings, known, str(path))
-    for name, kind in SECTIONS.items():
-        if name in settings:
-            settings[name] = _section(kind, settings[name], name)
+    settings = read_sections(_expand(content, str(path)), known, str(path))
     given = settings.get("providers")
     require(isinstance(given, list) and bool(given), "providers", given, "list at least one provider")
     settings["providers"] = [_provider(item, f"providers[{index}]") for index, item in enumerate(settings["providers"])]
     return settings
+
+
+def read_sections(given: Mapping[str, Any], known: frozenset[str], path: str, within: str = "") -> dict[str, Any]:
+    """Settings as a file gives them, with each section as the dataclass that it stands for.
+
+    Args:
+        given: The settings.
+        known: The names that may be in them.
+        path: Where they stand, for errors about unknown names.
+        within: What goes before a section's name in errors, such as "deployments.main.".
+
+    Raises:
+        SettingsError: For anything that is unknown or nonsensical; names the field by its path.
+    """
+    _refuse_unknown(given, known, path)
+    return {
+        name: _section(SECTIONS[name], value, f"{within}{name}")
+        if name in SECTIONS and value is not None and not isinstance(value, SECTIONS[name])
+        else value
+        for name, value in given.items()
+    }
 
 
 def _provider(item: Any, path: str) -> Any:
@@ -194,10 +211,7 @@ def _provider(item: Any, path: str) -> Any:
     shown = type(item).__name__ if isinstance(item, list) else item
     require(isinstance(item, dict), path, shown, 'write a spec such as "openai:gpt-4.1", or a mapping with `model:`')
     require("model" in item, f"{path}.model", None, 'name the model, such as "openai:gpt-4.1"')
-    inner = {
-        name: _section(SECTIONS[name], value, f"{path}.{name}") if name in SECTIONS and value is not None else value
-        for name, value in item.items()
-    }
+    inner = read_sections(item, frozenset(each.name for each in fields(Provider)), path, f"{path}.")
     return _section(Provider, inner, path)
 
 

@@ -14,14 +14,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.outputs import ChatGenerationChunk
 
 from langchain_resilient.engine.effects import Begun
+from langchain_resilient.engine.seam import INSTRUCTION
 from langchain_resilient.messages.dialects import MARK, dialect
 
-OPEN, CLOSE = "<last_words>", "</last_words>"
-INSTRUCTION = (
-    "The connection broke in the middle of your last message. Write the rest of it, so that both parts read as one text.\n"
-    "Begin by repeating, character for character, its last words, which stand here between two tags, and go straight on from there. Do not "
-    f"write the tags, do not start again, do not comment on this.\n{OPEN}%s{CLOSE}"
-)
 CONTINUABLE = frozenset({"text", "thinking", "redacted_thinking", "reasoning", "reasoning_content"})
 """Types of content blocks that another model may go on behind."""
 MODEL_NAMES = frozenset({"model_name", "model", "model_id"})

@@ -1,22 +1,27 @@
 """Who a provider is: its name, where it is, whose credential it uses, what it can do.
 
-Rules of this file: what partner packages call things is data, in the tables; a credential leaves this file only as a keyed hash, and a URL
-without what it may hide.
+Rules of this file: what partner packages call things is data, in the tables; the keys are made in `engine/naming`, of what is read here.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import count
 from typing import Any
-from urllib.parse import urlsplit
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import BaseModel, SecretStr
 
 from langchain_resilient.config import Provider
+from langchain_resilient.engine.naming import (
+    account_key,
+    continues_its_own,
+    credential_hash,
+    plain_endpoint,
+    route_key,
+    thinks_first,
+)
 from langchain_resilient.engine.policy import Target
 
 LITELLM_NAMES = {
@@ -25,12 +30,6 @@ LITELLM_NAMES = {
     "together": "together_ai", "fireworks": "fireworks_ai", "nvidia": "nvidia_nim", "ibm": "watsonx", "meta": "meta_llama",
 }  # fmt: skip
 """LangChain's word for a provider, in LiteLLM's spelling, where the two differ."""
-
-REASONING = re.compile(
-    r"(^|[/.:-])(o[1-9]\b|gpt-5(?!.*chat)|deepseek-(r\d|reasoner)|qwq|magistral|gemini-(2\.5|3)|.*(thinking|reasoner|reasoning))",
-    re.IGNORECASE,
-)
-"""Names of models that think before they speak whether asked to or not."""
 
 ENDPOINTS = (
     "openai_api_base",
@@ -44,7 +43,6 @@ ENDPOINTS = (
 
 CLAUDES_HOSTS = ("anthropic", "bedrock", "google_anthropic")
 """LangChain's words for who serves Claude by Anthropic's own API begin so."""
-_CLAUDE = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:[-.](\d{1,2})(?!\d))?")
 _UNNAMED = count(1)
 
 
@@ -63,7 +61,7 @@ def name_of(model: BaseChatModel, word: str, given: Any) -> str:
 
 def route_of(provider: Provider, model: BaseChatModel, name: str) -> str:
     """The key of what all credentials share; nobody else's where the name does not say which model it is."""
-    return f"{name}@{endpoint_of(model)}" if is_named(provider, model) else f"{name}#{next(_UNNAMED)}"
+    return route_key(name, _endpoints(model)) if is_named(provider, model) else f"{name}#{next(_UNNAMED)}"
 
 
 def is_named(provider: Provider, model: BaseChatModel) -> bool:
@@ -76,30 +74,29 @@ def is_named(provider: Provider, model: BaseChatModel) -> bool:
 
 
 def endpoint_of(model: BaseChatModel) -> str:
-    """Where it is, without what a URL may hide: no user, no password, no query."""
-    parts: list[str] = []
+    """Where it is, without what a URL may hide; "" where it does not say."""
+    return ",".join(map(plain_endpoint, _endpoints(model)))
+
+
+def _endpoints(model: BaseChatModel) -> Iterator[str]:
     for name in ENDPOINTS:
         value = getattr(model, name, None)
         if isinstance(value, str) and value:
-            url = urlsplit(value)
-            parts.append(
-                f"{url.hostname}{f':{url.port}' if url.port else ''}{url.path.rstrip('/')}" if url.hostname else value
-            )
-    return ",".join(parts)
+            yield value
+
+
+def account_of(provider: Provider, model: BaseChatModel, route: str, namespace: str) -> str:
+    """The key of what belongs to its credential."""
+    return account_key(route, credential_of(provider, model, namespace))
 
 
 def credential_of(provider: Provider, model: BaseChatModel, namespace: str) -> str:
     """A short keyed hash of the account or of every secret the model holds; "" without any."""
     if provider.account is not None:
-        secret = f"account={provider.account}"
-    else:
-        secrets = {
-            name: value.get_secret_value()
-            for name in type(model).model_fields
-            if isinstance(value := getattr(model, name, None), SecretStr) and value.get_secret_value()
-        }
-        secret = "\n".join(f"{name}={value}" for name, value in sorted(secrets.items()))
-    return blake2b(secret.encode(), key=namespace.encode()[:64], digest_size=6).hexdigest() if secret else ""
+        return credential_hash([f"account={provider.account}"], namespace)
+    values = (getattr(model, name, None) for name in type(model).model_fields)
+    told = {value.get_secret_value() for value in values if isinstance(value, SecretStr)}
+    return credential_hash(told - {""}, namespace)
 
 
 def profile_of(model: BaseChatModel) -> Mapping[str, Any]:
@@ -115,21 +112,15 @@ def reasons(model: BaseChatModel) -> bool:
     effort = getattr(model, "reasoning_effort", None)
     if effort not in {None, "none"} or getattr(model, "reasoning", None):
         return True
-    name = str(model._get_ls_params().get("ls_model_name") or "")
-    return REASONING.search(name) is not None
+    return thinks_first(str(model._get_ls_params().get("ls_model_name") or ""))
 
 
 def takes_prefill(word: str, model: BaseChatModel) -> bool:
-    """Whether a provider goes on with a begun answer: by its name, of those whose API promises it.
-
-    Anthropic's do up to Claude 4.5, unless they think first; later ones answer 400
-    (https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-6, "Prefill removal").
-    """
+    """Whether a provider goes on with a begun answer: by its name, of those whose API promises it and that do not think first."""
     thinking = getattr(model, "thinking", None) or {}
-    version = _CLAUDE.search(str(model._get_ls_params().get("ls_model_name") or ""))
-    if version is None or not word.startswith(CLAUDES_HOSTS) or thinking.get("type", "disabled") != "disabled":
+    if not word.startswith(CLAUDES_HOSTS) or thinking.get("type", "disabled") != "disabled":
         return False
-    return (int(version[1]), int(version[2] or 0)) < (4, 6)
+    return continues_its_own(str(model._get_ls_params().get("ls_model_name") or ""))
 
 
 def common_profile(profiles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.hanging_up import let_hang_up
 from langchain_resilient.identity import (
     LITELLM_NAMES,
-    credential_of,
+    account_of,
     name_of,
     profile_of,
     reasons,
@@ -170,7 +170,7 @@ def _target(
     name = provider.name or name_of(model, word, provider.model)
     route = route_of(provider, model, name)
     return Target(
-        name=name, route=route, account=f"{route}|{credential_of(provider, model, namespace)}", client=client,
+        name=name, route=route, account=account_of(provider, model, route, namespace), client=client,
         priority=index if provider.priority is None else provider.priority, weight=provider.weight, max_latency=provider.max_latency,
         price=provider.full_price, limits=provider.limits or RateLimits(), circuit=provider.circuit or circuit, timeouts=timeouts,
         context_window=provider.context_window or profile_of(model).get("max_input_tokens"), reasons=reasons(model),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from langchain_resilient import Provider, ResilientChatModel, Retry
-from langchain_resilient.continuing import CLOSE, OPEN
+from langchain_resilient.engine.seam import CLOSE, OPEN
 from langchain_resilient.testing import Fault, FaultServer
 from langchain_resilient.testing.fault_server import RecordedRequest
 from tests.clients import fresh, spec

@@ -11,8 +11,9 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.tools import tool
 from langchain_core.tracers.context import collect_runs
 
-from langchain_resilient.continuing import INSTRUCTION, ChatContinuation, asked_to_continue, asks_for_json, can_continue
+from langchain_resilient.continuing import ChatContinuation, asked_to_continue, asks_for_json, can_continue
 from langchain_resilient.engine.effects import Begun
+from langchain_resilient.engine.seam import INSTRUCTION
 from langchain_resilient.messages import fit
 from langchain_resilient.testing import Fault, FaultServer
 from tests.clients import WIRES, instance, scripted

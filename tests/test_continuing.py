@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 
 from langchain_resilient import Provider, ResilientChatModel
-from langchain_resilient.continuing import CLOSE, OPEN
+from langchain_resilient.engine.seam import CLOSE, OPEN
 from tests.clients import fresh
 from tests.texts import TEXTS, chunks
 

@@ -14,7 +14,7 @@ from langchain_openai import AzureChatOpenAI, ChatOpenAI
 from pydantic import BaseModel
 
 from langchain_resilient import Provider, ResilientChatModel, capture_decisions
-from langchain_resilient.continuing import CLOSE, OPEN
+from langchain_resilient.engine.seam import CLOSE, OPEN
 from tests.clients import fresh
 
 ANSWER = "All is well with us."

@@ -34,6 +34,13 @@ SENTENCE_ENDS = frozenset(".!?:;…。！？」\"'`)]}>*|-_#")
 TAIL = 400
 """How far back a repeated part may begin, other than at the anchor or at the top."""
 _BLANK = re.compile(r"\s*")
+OPEN, CLOSE = "<last_words>", "</last_words>"
+INSTRUCTION = (
+    "The connection broke in the middle of your last message. Write the rest of it, so that both parts read as one text.\n"
+    "Begin by repeating, character for character, its last words, which stand here between two tags, and go straight on from there. Do not "
+    f"write the tags, do not start again, do not comment on this.\n{OPEN}%s{CLOSE}"
+)
+"""How a provider that takes no begun answer is told to go on, with the anchor for `%s`."""
 
 
 def anchor_of(shown: str) -> str:
