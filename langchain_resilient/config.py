@@ -41,6 +41,25 @@ SECTIONS: dict[str, type] = {
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 
 
+def check_own(settings: Any) -> None:
+    """Refuse nonsensical settings of one provider, whichever library has it."""
+    name = type(settings).__name__
+    latency = settings.max_latency
+    require(
+        latency is None or is_number(latency, above=0),
+        f"{name}.max_latency",
+        latency,
+        "use a number of seconds > 0, or None",
+    )
+    for section, kind in SECTIONS.items():
+        value = getattr(settings, section, None)
+        ok = value is None or isinstance(value, kind)
+        require(ok, f"{name}.{section}", value, f"give a {kind.__name__}(...), or None")
+    total = None if settings.timeouts is None else settings.timeouts.total
+    ok = total is None or total == Timeouts().total
+    require(ok, f"{name}.timeouts.total", total, "it is the request's, over all providers: set it for all of them")
+
+
 @checked
 @dataclass(frozen=True)
 class Provider:
@@ -98,13 +117,6 @@ class Provider:
         ok = self.priority is None or (isinstance(self.priority, int) and not isinstance(self.priority, bool))
         require(ok, "Provider.priority", self.priority, "use a whole number, lower is asked earlier")
         require(is_number(self.weight, least=0), "Provider.weight", self.weight, "use a number ≥ 0")
-        latency = self.max_latency
-        require(
-            latency is None or is_number(latency, above=0),
-            "Provider.max_latency",
-            latency,
-            "use a number of seconds > 0, or None",
-        )
         cost = self.cost_per_1k
         require(
             cost is None or is_number(cost, least=0),
@@ -116,17 +128,7 @@ class Provider:
         window = self.context_window
         ok = window is None or (isinstance(window, int) and is_number(window, least=1))
         require(ok, "Provider.context_window", window, "use a whole number of tokens ≥ 1, or None")
-        for name, kind in SECTIONS.items():
-            value = getattr(self, name, None)
-            require(
-                value is None or isinstance(value, kind),
-                f"Provider.{name}",
-                value,
-                f"give a {kind.__name__}(...), or None",
-            )
-        total = None if self.timeouts is None else self.timeouts.total
-        ok = total is None or total == Timeouts().total
-        require(ok, "Provider.timeouts.total", total, "it is the request's, over all providers: set it on the model")
+        check_own(self)
         usd = None if self.limits is None else self.limits.usd_per_day
         priced = usd is None or self.cost_per_1k is not None or self.price is not None
         require(
@@ -156,20 +158,7 @@ def read_yaml(path: str | os.PathLike[str], known: frozenset[str]) -> dict[str, 
     Raises:
         SettingsError: For anything that is unknown, unset or nonsensical; names the field by its path.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        content = yaml.safe_load(text)
-    except OSError as error:
-        msg = f"{path}: got a file that can't be read ({error.strerror}); give the path of a YAML file"
-        raise SettingsError(msg) from error
-    except UnicodeDecodeError as error:
-        msg = f"{path}: got bytes that are no UTF-8 (at byte {error.start}); save the file as UTF-8"
-        raise SettingsError(msg) from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = "" if place is None else f" at line {place.line + 1}, column {place.column + 1}"
-        msg = f"{path}: got text that is no YAML{where} ({getattr(error, 'problem', None) or 'malformed'}); fix its syntax"
-        raise SettingsError(msg) from error
+    content = parsed(path)
     require(
         isinstance(content, dict),
         str(path),
@@ -181,6 +170,39 @@ def read_yaml(path: str | os.PathLike[str], known: frozenset[str]) -> dict[str, 
     require(isinstance(given, list) and bool(given), "providers", given, "list at least one provider")
     settings["providers"] = [_provider(item, f"providers[{index}]") for index, item in enumerate(settings["providers"])]
     return settings
+
+
+def parsed(path: str | os.PathLike[str]) -> Any:
+    """What a YAML file holds, as plain values.
+
+    Raises:
+        SettingsError: The file can't be read, or is no YAML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return yaml.safe_load(text)
+    except OSError as error:
+        msg = f"{path}: got a file that can't be read ({error.strerror}); give the path of a YAML file"
+        raise SettingsError(msg) from error
+    except UnicodeDecodeError as error:
+        msg = f"{path}: got bytes that are no UTF-8 (at byte {error.start}); save the file as UTF-8"
+        raise SettingsError(msg) from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        where = "" if place is None else f" at line {place.line + 1}, column {place.column + 1}"
+        msg = f"{path}: got text that is no YAML{where} ({getattr(error, 'problem', None) or 'malformed'}); fix its syntax"
+        raise SettingsError(msg) from error
+    except RecursionError:
+        msg = f"{path}: got YAML that is nested too deeply; write it flatter"
+        raise SettingsError(msg) from None
+    except (
+        ValueError,
+        AttributeError,
+        TypeError,
+        ArithmeticError,
+    ) as error:  # a month 13, a tag that its text does not fit
+        msg = f"{path}: got a value that is none of its type ({type(error).__name__}); quote dates and long numbers"
+        raise SettingsError(msg) from None
 
 
 def read_sections(given: Mapping[str, Any], known: frozenset[str], path: str, within: str = "") -> dict[str, Any]:

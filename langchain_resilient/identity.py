@@ -56,7 +56,12 @@ def name_of(model: BaseChatModel, word: str, given: Any) -> str:
     named = given.partition(":")[2] if isinstance(given, str) else model._get_ls_params().get("ls_model_name")
     if not word or not named:
         return type(model).__name__
-    return f"{LITELLM_NAMES.get(word, word)}/{named}"
+    return spelled(word, named)
+
+
+def spelled(word: str, model: str) -> str:
+    """A model's "provider/model" as LiteLLM spells it, by LangChain's word for its provider."""
+    return f"{LITELLM_NAMES.get(word, word)}/{model}"
 
 
 def route_of(provider: Provider, model: BaseChatModel, name: str) -> str:

@@ -113,7 +113,7 @@ BAD_PARTS = {
     "a prefill that is no bool": (lambda: Provider("openai:x", prefill="yes"), "Provider.prefill: got 'yes'; use True or False, or None: by the model's name"),
     "a total of one provider": (
         lambda: Provider("openai:x", timeouts=Timeouts(total=5.0)),
-        "Provider.timeouts.total: got 5.0; it is the request's, over all providers: set it on the model",
+        "Provider.timeouts.total: got 5.0; it is the request's, over all providers: set it for all of them",
     ),
     "no model": (lambda: Provider(None), "Provider.model: got None; give a chat model or a spec"),
     "an empty name": (lambda: Provider("openai:x", name=""), "Provider.name: got ''"),

@@ -42,6 +42,7 @@ Examples:
   langchain-resilient chat "Why is the sky blue?"
   langchain-resilient chat "Hi" -p openai:gpt-4.1 -p ollama:llama3.1
   langchain-resilient check resilience.yaml --ping
+  langchain-resilient import-litellm config.yaml > resilience.yaml
 
 {CODES}"""
 CHAT_EPILOG = f"""\
@@ -62,6 +63,14 @@ Examples:
   langchain-resilient check -p openai:gpt-4.1 -p anthropic:claude-sonnet-4-5
   langchain-resilient check resilience.yaml --ping
   langchain-resilient check resilience.yaml --json | jq .failures
+
+{CODES}"""
+IMPORT_EPILOG = f"""\
+\b
+Examples:
+  langchain-resilient import-litellm config.yaml > resilience.yaml
+  langchain-resilient import-litellm config.yaml --group gpt-4o
+  langchain-resilient import-litellm config.yaml --json | jq .remarks
 
 {CODES}"""
 
@@ -156,6 +165,21 @@ def check(
 
 
 app.command(epilog=DEMO_EPILOG)(demo)
+
+
+@app.command("import-litellm", epilog=IMPORT_EPILOG)
+def import_litellm(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="CONFIG", help="LiteLLM's config.yaml, or its model_list alone.")],
+    group: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model_name to import; default: the first of the file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Turn LiteLLM's config.yaml into settings; say what is left out."""
+    from langchain_resilient.cli.import_litellm import import_file
+
+    import_file(_session(context, wants_json=json), file, group)
 
 
 def _session(context: typer.Context, *, wants_json: bool) -> Session:

@@ -83,6 +83,11 @@ def _as_word(secret: str) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w-]){re.escape(secret)}(?![\w-])")
 
 
+def names_secret(name: str) -> bool:
+    """Whether what stands under a name is a secret; any header may be one."""
+    return SECRET_NAME.search(name) is not None or "header" in name.lower()
+
+
 def _secrets_in(value: Any, *, named: bool) -> Iterator[str]:
     if isinstance(value, SecretStr):
         yield value.get_secret_value()
@@ -91,8 +96,7 @@ def _secrets_in(value: Any, *, named: bool) -> Iterator[str]:
         yield value.removeprefix("Bearer ")
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            secret = named or SECRET_NAME.search(str(name)) or "header" in str(name).lower()
-            yield from _secrets_in(item, named=bool(secret))
+            yield from _secrets_in(item, named=named or names_secret(str(name)))
 
 
 def printable(text: str) -> str:

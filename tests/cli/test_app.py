@@ -26,6 +26,8 @@ MISUSES = {
     "a spec without a model": ["check", "-p", "openai"],
     "an unknown provider": ["check", "-p", "nonesuch:model"],
     "nothing to ask": ["chat", "Hi"],
+    "nothing to import": ["import-litellm"],
+    "an import of what is not there": ["import-litellm", "nowhere.yaml"],
 }
 
 
@@ -73,7 +75,7 @@ def test_a_bug_is_one_line_and_exit_code_70(typed, monkeypatch):
     assert "in broken" in traced.err and "sk-abc" not in traced.err
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["check"]])
+@pytest.mark.parametrize("command", [[], ["chat"], ["check"], ["import-litellm"]])
 def test_help_has_examples_and_exit_codes(command):
     """Each help shows commands to copy and every exit code."""
     shown = CliRunner().invoke(app, [*command, "--help"])
@@ -91,13 +93,14 @@ def test_help_of_chat_names_every_key_in_order():
     assert all(name in shown for key in KEYS for name in key.variables)
 
 
-def test_demo_is_registered():
-    """The three commands of the help are chat, check and demo."""
+def test_every_command_is_registered():
+    """The commands of the help are chat, check, demo and import-litellm."""
     shown = CliRunner().invoke(app, ["--help"]).output
-    assert re.findall(r"^  (\w+)  +\w", shown.split("Commands:")[1].split("Examples:")[0], re.MULTILINE) == [
+    assert re.findall(r"^  ([\w-]+)  +\w", shown.split("Commands:")[1].split("Examples:")[0], re.MULTILINE) == [
         "chat",
         "check",
         "demo",
+        "import-litellm",
     ]
 
 
