@@ -1,6 +1,6 @@
 # Everything runs in .venv, which is built on demand from any Python >= 3.11: PYTHON=... picks one.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-redis test-upstream lint type format bench bench-outage bench-redis bench-fleet build clean
+.PHONY: help demo test test-full test-redis test-litellm test-upstream lint type format bench bench-outage bench-redis bench-fleet bench-litellm build clean
 
 # One pip at a time; and test-full needs what test made.
 .NOTPARALLEL:
@@ -16,12 +16,14 @@ define heading
 endef
 # Extra arguments for pytest: make test PYTEST_ARGS='-k circuit -n 0'
 PYTEST_ARGS ?=
-# Other libraries' rows of bench-outage and bench-redis need a Python that has them; in .venv LiteLLM would hold the provider clients back.
+# Other libraries' rows of bench-outage and bench-redis, and all of bench-litellm, need a Python that has them; in .venv LiteLLM would hold the provider clients back.
 BENCH_PYTHON ?= $(BIN)/python
 # One suite or mode alone: make test-upstream UPSTREAM_ARGS='--suite langchain --mode plain'
 UPSTREAM_ARGS ?=
 # One version of redis-py alone: make test-redis REDIS_ARGS='7.4 -k cluster' (what follows the versions is pytest's)
 REDIS_ARGS ?=
+# One version of LiteLLM alone: make test-litellm LITELLM_ARGS='1.106 -k matrix' (what follows the versions is pytest's)
+LITELLM_ARGS ?=
 # Options of the demo: make demo DEMO_ARGS='--speed 4 --plain'
 DEMO_ARGS ?=
 
@@ -37,7 +39,7 @@ test: ## Run every test that pip can provide for; lists those that need system p
 	$(call bootstrap,test)
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
 
-test-full: test test-redis ## The same, then on each redis-py, then the tests that need system packages (apt-get)
+test-full: test test-redis test-litellm ## The same, then on each redis-py and LiteLLM, then the tests that need system packages (apt-get)
 	$(call heading,test-full: tests that need system packages)
 	$(BIN)/python scripts/system_tests.py
 
@@ -45,6 +47,11 @@ test-redis: ## Run the tests of the Redis store on every major version of redis-
 	$(call heading,test-redis)
 	$(call bootstrap,test)
 	$(BIN)/python scripts/redis_versions.py $(REDIS_ARGS)
+
+test-litellm: ## Run the tests of litellm_hooks on the oldest and the newest LiteLLM that is supported
+	$(call heading,test-litellm)
+	$(call bootstrap,test)
+	$(BIN)/python scripts/litellm_versions.py $(LITELLM_ARGS)
 
 test-upstream: ## Run LangChain's own agent tests with every model wrapped
 	$(call heading,test-upstream)
@@ -82,6 +89,11 @@ bench-redis: ## Measure what shared limits cost and how well they are kept, besi
 	@mkdir -p build
 	$(BENCH_PYTHON) benchmarks/redis_store.py --json build/redis.json
 
+bench-litellm: ## Measure LiteLLM's Router alone and with litellm_hooks while a provider is sick: 12 minutes; needs BENCH_PYTHON
+	$(call bootstrap,test)
+	@mkdir -p build
+	PYTHONPATH=. $(BENCH_PYTHON) benchmarks/litellm_router.py --json build/litellm.json
+
 bench-fleet: ## Take fleets of processes through an outage, with Redis well, killed and stopped: 3 minutes
 	$(call bootstrap,test)
 	@mkdir -p build
@@ -92,5 +104,5 @@ build: ## Build sdist and wheel into dist/
 	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove .venv, build results and caches
-	rm -rf .venv .venv-unfinished .upstream .redis-versions build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv .venv-unfinished .upstream .redis-versions .litellm-versions build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,8 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".redis-versions"
 VERSIONS = ("5.3", "6.4", "7.4", "8.1")  # the last of each major version that `pyproject.toml` allows
-# What touches redis-py's own API: the rest of the suite meets it through these modules.
-FILES = ("tests/engine/store/redis/post", "tests/engine/store/redis/test_store.py")
+# What touches redis-py's own API, and the stores that speak to a server through it: the rest of the suite meets it through these modules.
+STORE = "tests/engine/store/redis"
+FILES = (f"{STORE}/post", *[f"{STORE}/test_{name}.py" for name in ("store", "mirror", "debts", "exchange", "tenants")])
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--maxprocesses", "4", "-p", "no:cacheprovider"]
 
 

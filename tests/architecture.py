@@ -142,6 +142,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     f"{TOP}.providers": {"langchain", "langchain_core"},  # init_chat_model, which turns a spec into a model
     f"{TOP}.unseen": {"langchain_core", "langsmith"},
     f"{TOP}.admission": {"starlette"},  # where somebody asks for a FastAPI dependency
+    f"{TOP}.cli.import_litellm": {"yaml"},
     f"{TOP}.cli*": {"langchain_core", "pydantic", "rich", "typer"},
     f"{TOP}.demo*": {
         "langchain_anthropic",
@@ -153,7 +154,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     },
     f"{TOP}.testing*": {"langchain_core", "pydantic"},
     f"{TOP}.*": {"langchain_core", "pydantic"},
-    "litellm_hooks*": {"litellm", "fastapi"},
+    "litellm_hooks.proxy": {"litellm", "yaml"},  # values in the environment are YAML's, as in the file
+    "litellm_hooks*": {"litellm"},
 }
 
 

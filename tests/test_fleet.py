@@ -120,7 +120,7 @@ def test_four_processes_keep_one_concurrency_limit(fleet, servers, redis_url: st
     fleet.call(f.make, redis_url, given, namespace=namespace)
     fleet.call(f.keep_asking, 0.0, tasks=TASKS)
     time.sleep(1.5)
-    seen = fleet[0].call(f.status)["openai/one"]
+    seen = [fleet[0].call(f.status)["openai/one"] for _ in range(10)]  # at one instant all places may be between two
     told = fleet.call(f.answers)
     assert {answer.error for answers in told for answer in answers} == {""}
     begins = sorted(request.at for request in first.requests)
@@ -128,8 +128,8 @@ def test_four_processes_keep_one_concurrency_limit(fleet, servers, redis_url: st
     assert all(fourth - one >= 0.045 for one, fourth in zip(begins, begins[3:], strict=False))
     assert len(begins) >= 20
     assert min(len(answers) for answers in told) >= len(begins) / SIZE / 3
-    assert 1 <= seen["running"] <= 3
-    assert seen["waiting"] >= SIZE
+    assert 1 <= max(one["running"] for one in seen) <= 3
+    assert max(one["waiting"] for one in seen) >= SIZE
     until(lambda: known(fleet, "openai/one", "running") == {0}, "every place is given back")
     assert known(fleet, "openai/one", "waiting") == {0}
 

@@ -1,0 +1,112 @@
+"""The engine's parts for one Router: store, observers, and a policy for each set of candidates.
+
+Rules of this file: targets and policies are made once for what they are made of, and kept; a deployment whose parameters change is another
+target, with the same keys and so the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from langchain_resilient.engine.events import Watching
+from langchain_resilient.engine.observe.capture import CaptureObserver
+from langchain_resilient.engine.observe.fanout import Fanout
+from langchain_resilient.engine.observe.given import observer_of
+from langchain_resilient.engine.observe.log import LogObserver
+from langchain_resilient.engine.policy import Gate, Policy, SystemClock, Target
+from langchain_resilient.engine.store.opening import open_store
+from litellm_hooks.candidates import Rungs
+from litellm_hooks.deployments import Candidate, target_of, weights_of
+from litellm_hooks.settings import Settings
+
+MOST_KEPT = 512
+"""Policies, and targets, that are kept: combinations of a Router's deployments, of which filters make many and a day sees few."""
+
+
+class _Made(NamedTuple):
+    target: Target
+    params: Mapping[str, Any]
+    """What it was made of."""
+    info: Mapping[str, Any]
+
+
+class Assembly:
+    """The engine's parts.
+
+    Args:
+        settings: The user's.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.clock = SystemClock()
+        self.store = open_store(settings.backend, settings.namespace)
+        self.whole = settings.hedge is not None or settings.timeouts.watch_calls
+        self._settings = settings
+        self._gate = Gate(settings.max_pending)
+        self._fanout = Fanout(
+            [LogObserver(self.clock.now), CaptureObserver(), *(observer_of(item) for item in settings.observers)]
+        )
+        self._first: Policy | None = None
+        self._targets: dict[tuple[Any, ...], _Made] = {}
+        self._policies: dict[tuple[Target, ...], Policy] = {}
+        self._known: set[str] = set()
+
+    def policy(self, rungs: Rungs) -> Policy:
+        """The policy for these candidates."""
+        targets = tuple([target for rung, candidates in enumerate(rungs) for target in self._rung(rung, candidates)])
+        policy = self._policies.get(targets)
+        if policy is None:
+            policy = self._policies[targets] = self._made(targets)
+            _bound(self._policies)
+        return policy
+
+    def _made(self, targets: tuple[Target, ...]) -> Policy:
+        settings = self._settings
+        self._watch([target for target in targets if target.name not in self._known])
+        if self._first is None:
+            self._first = Policy(
+                targets=targets, routing=settings.routing, total=settings.timeouts.total, classifier=settings.classifier,
+                retry=settings.retry, observe=self._fanout, heard=self._fanout, gate=self._gate, clock=self.clock,
+                on_interruption=settings.on_interruption, hedge=settings.hedge,
+            )  # fmt: skip
+            return self._first
+        return replace(self._first, targets=targets, first_choices={})
+
+    def _watch(self, targets: list[Target]) -> None:
+        if not targets:
+            return
+        self.store.listen(self._fanout, targets)
+        by_name = {target.name: target for target in targets}
+        self._known.update(by_name)
+        self._fanout(
+            Watching(tuple(by_name), lambda name: self.store.budget(by_name[name]), lambda: self._gate.pending)
+        )
+
+    def _rung(self, rung: int, candidates: tuple[Candidate, ...]) -> list[Target]:
+        weights = weights_of([candidate.deployment for candidate in candidates])
+        return [
+            self._target(candidate, rung, place, weight)
+            for place, (candidate, weight) in enumerate(zip(candidates, weights, strict=True))
+        ]
+
+    def _target(self, candidate: Candidate, rung: int, place: int, weight: float) -> Target:
+        key = (candidate.group, candidate.id, rung, place, weight)
+        made = self._targets.get(key)
+        params, info = candidate.deployment["litellm_params"], candidate.deployment.get("model_info") or {}
+        if (
+            made is None
+            or made.params != params
+            or made.info != info
+            or made.target.client.overrides != candidate.overrides
+        ):
+            target = target_of(candidate, self._settings, rung=rung, place=place, weight=weight)
+            made = self._targets[key] = _Made(target, dict(params), dict(info))
+            _bound(self._targets)
+        return made.target
+
+
+def _bound(kept: dict[Any, Any]) -> None:
+    if len(kept) > MOST_KEPT:
+        del kept[next(iter(kept))]

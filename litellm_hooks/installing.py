@@ -1,0 +1,223 @@
+"""`install`: a Router whose chat completions the engine makes.
+
+Rules of this file: the Router's `completion` and `acompletion` are replaced on this one Router object, by ones of the same signature; all
+else of it (embeddings, images, health checks, settings) is untouched, and `remove` puts back what was there. One plan serves sync and async,
+calls and streams: what differs is the driver.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from itertools import count
+from typing import Any
+
+import litellm
+from litellm.litellm_core_utils.asyncify import run_async_function
+
+from langchain_resilient.engine.drive import AsyncHands, Hands, arun, astream, run, stream
+from langchain_resilient.engine.effects import Plan, Request
+from langchain_resilient.engine.errors import require
+from langchain_resilient.engine.plan import answer
+from litellm_hooks.assembly import Assembly
+from litellm_hooks.candidates import Candidates, Rungs
+from litellm_hooks.errors import Translated, soonest
+from litellm_hooks.readers import ROUTES
+from litellm_hooks.router import RouterFace, undeprecated
+from litellm_hooks.settings import Settings, read
+from litellm_hooks.strategy import ResilientStrategy
+from litellm_hooks.upstream import NOTE, WRITTEN, Came, RouterUpstream
+
+_REQUESTS = count(1)
+MARK = "_resilience"
+"""Under which a Router knows what is installed on it."""
+SYNC = "acompletion"
+"""The route whose answers the one sync method gives."""
+OTHER_CHAINS = {
+    litellm.ContextWindowExceededError: "context_window_fallbacks",
+    litellm.ContentPolicyViolationError: "content_policy_fallbacks",
+}
+"""Failures for which LiteLLM has fallback groups of their own."""
+MOST_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+OTHERS_MAY_ANSWER = tuple(OTHER_CHAINS)
+
+
+def install(router: Any, **settings: Any) -> Installed:
+    """Make a Router's chat completions resilient.
+
+    Args:
+        router: A `litellm.Router`. One that is installed already gets the new settings.
+        settings: See `Settings`; sections may be mappings, as in a YAML file.
+
+    Returns:
+        What is installed: `remove()` takes it off again.
+
+    Raises:
+        SettingsError: For anything unknown or nonsensical; it names the field, what was given and the fix.
+
+    Example:
+        >>> install(router, backend="redis://localhost:6379/0", timeouts={"first_token": 5.0})  # doctest: +SKIP
+    """
+    require(
+        hasattr(router, "acompletion") and hasattr(router, "completion"),
+        "router",
+        type(router).__name__,
+        "give a litellm.Router",
+    )
+    return install_with(router, read(settings, "install"))
+
+
+def install_with(router: Any, settings: Settings) -> Installed:
+    """The same with settings that are read already."""
+    before = installed_on(router)
+    if before is not None:
+        before.remove()
+    return Installed(router, settings)
+
+
+def installed_on(router: Any) -> Installed | None:
+    """What is installed on a Router."""
+    found: Installed | None = vars(router).get(MARK)
+    return found
+
+
+class Installed:
+    """The engine on a Router.
+
+    Args:
+        router: LiteLLM's.
+        settings: The user's.
+    """
+
+    def __init__(self, router: Any, settings: Settings) -> None:
+        self.settings = settings
+        self.assembly = Assembly(settings)
+        self._router = router
+        self._face = RouterFace(router)
+        self._call = router.completion
+        self._acalls = {route: getattr(router, route) for route in ROUTES}
+        self.strategy = ResilientStrategy(router)
+        self._candidates = Candidates(self._face)
+        router.completion, router.acompletion = self.completion, self.acompletion
+        router.aanthropic_messages, router.aresponses = self.aanthropic_messages, self.aresponses
+        vars(router)[MARK] = self
+
+    def remove(self) -> None:
+        """Put back what was there."""
+        with undeprecated():
+            self._router.completion = self._call
+            for route, own in self._acalls.items():
+                setattr(self._router, route, own)
+            self.strategy.remove()
+        vars(self._router).pop(MARK, None)
+
+    # ----------------------------------------------------------------------------------------------------------- async
+    async def acompletion(self, model: str, messages: Any, stream: bool = False, **kwargs: Any) -> Any:
+        """As `Router.acompletion`."""
+        return await self._arouted("acompletion", {**kwargs, "model": model, "messages": messages, "stream": stream})
+
+    async def aanthropic_messages(self, **kwargs: Any) -> Any:
+        """As `Router.aanthropic_messages`, Anthropic's `/v1/messages`. A stream that breaks after its first content is an error."""
+        return await self._arouted("aanthropic_messages", kwargs)
+
+    async def aresponses(self, **kwargs: Any) -> Any:
+        """As `Router.aresponses`, OpenAI's `/v1/responses`. A stream that breaks after its first content is an error."""
+        return await self._arouted("aresponses", kwargs)
+
+    async def _arouted(self, route: str, request: dict[str, Any]) -> Any:
+        rungs = await self._candidates.of(request)
+        if rungs is None:
+            return await self._acalls[route](**request)
+        try:
+            return await self._aanswer(route, request, rungs)
+        except OTHERS_MAY_ANSWER as error:
+            others = await self._candidates.others(request, _chain_for(error))
+            if others is None:
+                raise
+        return await self._aanswer(route, request, others)
+
+    async def _aanswer(self, route: str, request: Mapping[str, Any], rungs: Rungs) -> Any:
+        upstream, plan = self._plan(route, request, rungs)
+        hands = AsyncHands(self.assembly.store, upstream, self.assembly.clock)
+        with Translated(request["model"], partial(_note_failure, request, upstream)):
+            if not request.get("stream"):
+                whole = await arun(plan, hands)
+                _noted(request, upstream, whole)
+                return whole
+            chunks = astream(plan, hands)
+            first = await anext(chunks)
+        came = _noted(request, upstream, first)
+        return ROUTES[route].stream(chunks, first, came.source, request["model"])
+
+    # ------------------------------------------------------------------------------------------------------------ sync
+    def completion(self, model: str, messages: Any, **kwargs: Any) -> Any:
+        """As `Router.completion`."""
+        request = {"stream": False, **kwargs, "model": model, "messages": messages}
+        rungs = run_async_function(self._candidates.of, request)
+        if rungs is None:
+            return self._call(model=model, messages=messages, **kwargs)
+        try:
+            return self._answer(request, rungs)
+        except OTHERS_MAY_ANSWER as error:
+            others = run_async_function(self._candidates.others, request, _chain_for(error))
+            if others is None:
+                raise
+        return self._answer(request, others)
+
+    def _answer(self, request: Mapping[str, Any], rungs: Rungs) -> Any:
+        upstream, plan = self._plan(SYNC, request, rungs)
+        hands = Hands(self.assembly.store, upstream, self.assembly.clock)
+        with Translated(request["model"], partial(_note_failure, request, upstream)):
+            if not request["stream"]:
+                whole = run(plan, hands)
+                _noted(request, upstream, whole)
+                return whole
+            chunks = stream(plan, hands)
+            first = next(chunks)
+        came = _noted(request, upstream, first)
+        return ROUTES[SYNC].stream(chunks, first, came.source, request["model"])
+
+    # ------------------------------------------------------------------------------------------------------------ both
+    def _plan(self, route: str, request: Mapping[str, Any], rungs: Rungs) -> tuple[RouterUpstream, Plan]:
+        self.strategy.register()  # a change of the Router's settings drops it without a word
+        assembly, reader = self.assembly, ROUTES[route]
+        upstream = RouterUpstream(self._call, self._acalls[route], request, assembly.clock.wall, reader)
+        streams = bool(request.get("stream"))
+        whole = assembly.whole and not streams and reader.whole is not None
+        asked = Request(
+            next(_REQUESTS), upstream, streams or whole, max_output=_most_tokens(request), input_tokens=upstream.input_tokens, whole=whole,
+        )  # fmt: skip
+        return upstream, answer(asked, assembly.policy(rungs))
+
+
+def _noted(request: Mapping[str, Any], upstream: RouterUpstream, first: Any) -> Came:
+    """Tell the request's metadata who answered."""
+    came = upstream.source_of(first)
+    for name, written in came.written.items():
+        request[name].update(written)  # as if there had been this attempt alone
+    _note(request, {"provider": came.target.name, "attempts": upstream.attempts})
+    return came
+
+
+def _note_failure(request: Mapping[str, Any], upstream: RouterUpstream, error: Exception) -> None:
+    note: dict[str, Any] = {"attempts": upstream.attempts}
+    wait = soonest(error)
+    if wait is not None:
+        note["retry_after"] = math.ceil(wait)
+    _note(request, note)
+
+
+def _note(request: Mapping[str, Any], note: dict[str, Any]) -> None:
+    metadata = next((told for name in WRITTEN if isinstance(told := request.get(name), dict)), None)
+    if metadata is not None:
+        metadata[NOTE] = note
+
+
+def _chain_for(error: Exception) -> str:
+    return next(chain for kind, chain in OTHER_CHAINS.items() if isinstance(error, kind))
+
+
+def _most_tokens(request: Mapping[str, Any]) -> int | None:
+    given = next((request[name] for name in MOST_TOKENS if request.get(name)), None)
+    return given if isinstance(given, int) and given > 0 else None

@@ -1,0 +1,82 @@
+"""The engine's parts for one Router: made once for what they are made of, and kept."""
+
+import copy
+from typing import Any
+
+from langchain_resilient.engine.events import Watching
+from litellm_hooks import assembly as module
+from litellm_hooks.assembly import Assembly
+from litellm_hooks.deployments import Candidate
+from litellm_hooks.settings import Settings
+from tests.litellm_hooks.test_router import entry
+
+
+def rungs(*names: str, **params: Any) -> tuple[tuple[Candidate, ...], ...]:
+    """One rung of these."""
+    return (tuple([Candidate("main", entry(name, **params), {}) for name in names]),)
+
+
+def test_a_policy_is_made_once(namespace):
+    """The same candidates have the same policy, though the Router hands out copies of them."""
+    parts = Assembly(Settings(namespace=namespace))
+    assert parts.policy(rungs("a", "b")) is parts.policy(copy.deepcopy(rungs("a", "b")))
+    assert parts.policy(rungs("a")) is not parts.policy(rungs("a", "b"))
+
+
+def test_a_changed_deployment_is_another_target_with_the_same_state(namespace):
+    """New parameters make a new target, whose keys are the old one's; a new endpoint makes a new key."""
+    parts = Assembly(Settings(namespace=namespace))
+    (before,) = parts.policy(rungs("a")).targets
+    (after,) = parts.policy(rungs("a", rpm=3)).targets
+    assert after is not before
+    assert (after.route, after.account, after.limits.rpm) == (before.route, before.account, 3)
+    (moved,) = parts.policy(rungs("a", api_base="http://127.0.0.1:1/v1")).targets
+    assert moved.route != before.route
+
+
+def test_what_a_fallback_says_beside_makes_another_target(namespace):
+    """One deployment that is asked in two ways is two targets, each asked in its own."""
+    parts = Assembly(Settings(namespace=namespace))
+    made = [
+        parts.policy(((Candidate("main", entry("a"), overrides),),)).targets[0] for overrides in ({}, {"seed": 1}, {})
+    ]
+    assert [target.client.overrides for target in made] == [{}, {"seed": 1}, {}]
+
+
+def test_rungs_and_places_are_as_given(namespace):
+    """Targets stand on the rungs and in the order in which their deployments were given."""
+    parts = Assembly(Settings(namespace=namespace))
+    made = parts.policy((*rungs("a", "b"), *rungs("c"))).targets
+    assert [(one.client.id, one.rung, one.priority) for one in made] == [("a", 0, 0), ("b", 0, 1), ("c", 1, 0)]
+
+
+def test_no_more_are_kept_than_the_bound(namespace, monkeypatch):
+    """The oldest policies and targets are let go of."""
+    monkeypatch.setattr(module, "MOST_KEPT", 3)
+    parts = Assembly(Settings(namespace=namespace))
+    for name in "abcdef":
+        parts.policy(rungs(name))
+    assert len(parts._policies) == len(parts._targets) == 3
+
+
+def test_observers_are_told_of_each_provider_once(namespace):
+    """Whoever observes is told which providers there are, each once, as they come up."""
+    heard = []
+
+    class Observing:
+        events = frozenset({Watching})
+
+        def __call__(self, event: Any) -> None:
+            heard.append(event.providers)
+
+    parts = Assembly(Settings(namespace=namespace, observers=[Observing()]))
+    parts.policy(rungs("a"))
+    parts.policy(rungs("a", "b"))
+    parts.policy(rungs("b"))
+    assert heard == [("openai/gpt-4.1#a",), ("openai/gpt-4.1#b",)]
+
+
+def test_one_gate_for_all(namespace):
+    """Requests count against one `max_pending`, whichever candidates they have."""
+    parts = Assembly(Settings(namespace=namespace, max_pending=3))
+    assert parts.policy(rungs("a")).gate is parts.policy(rungs("b")).gate

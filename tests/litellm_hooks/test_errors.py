@@ -1,0 +1,98 @@
+"""Our refusals and failures as LiteLLM's exceptions, which its own retries leave alone."""
+
+from typing import Any
+
+import litellm
+import pytest
+
+from langchain_resilient.engine.errors import (
+    AllProvidersFailedError,
+    AttemptTimeoutError,
+    CircuitOpenError,
+    DeadlineExceededError,
+    OverloadedError,
+    RateLimitedError,
+    StreamInterruptedError,
+    TruncatedStreamError,
+)
+from litellm_hooks.errors import Translated, as_litellm
+
+THEIRS = litellm.InternalServerError("boom", "openai", "m")
+
+
+@pytest.mark.parametrize(
+    ("ours", "expected", "status"),
+    [
+        (DeadlineExceededError("late"), litellm.Timeout, 408),
+        (AttemptTimeoutError("idle", 3.0), litellm.Timeout, 408),
+        (RateLimitedError("full"), litellm.RateLimitError, 429),
+        (CircuitOpenError("open"), litellm.ServiceUnavailableError, 503),
+        (OverloadedError("busy"), litellm.ServiceUnavailableError, 503),
+        (TruncatedStreamError("cut"), litellm.APIConnectionError, 500),
+    ],
+)
+def test_what_we_say_has_litellm_s_name_and_status(ours: Exception, expected: type[Exception], status: int):
+    """Each of ours is LiteLLM's exception of the same meaning, with our words, for the group that was asked."""
+    raised: Any = as_litellm(ours, "main")
+    assert type(raised) is expected
+    assert (raised.status_code, raised.model, raised.num_retries) == (status, "main", 0)
+    assert str(ours) in str(raised)
+
+
+def test_what_a_provider_said_is_raised_as_it_is():
+    """LiteLLM's own exception is the very same object, told to be left alone."""
+    assert as_litellm(THEIRS, "main") is THEIRS
+    assert THEIRS.num_retries == 0
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [CircuitOpenError("open"), THEIRS],
+        [CircuitOpenError("open"), AllProvidersFailedError("some", [CircuitOpenError("open"), THEIRS])],
+    ],
+)
+def test_of_many_failures_the_first_provider_s_is_told(members: list[Exception]):
+    """Where several failed the first that a provider said is raised, however deep it lies; refusals come behind."""
+    assert as_litellm(AllProvidersFailedError("all", members), "main") is THEIRS
+
+
+def test_where_all_refused_the_first_refusal_is_told():
+    """Without a provider's word the first refusal is."""
+    group = AllProvidersFailedError("all", [RateLimitedError("full"), CircuitOpenError("open")])
+    assert isinstance(as_litellm(group, "main"), litellm.RateLimitError)
+
+
+def test_how_long_to_wait_is_told_in_whole_seconds():
+    """`retry-after` is rounded up, and a provider's own headers are left as they are."""
+    assert as_litellm(CircuitOpenError("open", retry_after=1.2), "main").litellm_response_headers == {
+        "retry-after": "2"
+    }
+    assert not getattr(as_litellm(CircuitOpenError("open"), "main"), "litellm_response_headers", None)
+    told = litellm.RateLimitError("full", "openai", "m")
+    told.litellm_response_headers = {"retry-after": "7"}
+    told.retry_after = 1.0
+    assert as_litellm(told, "main").litellm_response_headers == {"retry-after": "7"}
+
+
+def test_a_broken_stream_is_told_by_what_broke_it():
+    """An interruption that has a cause is raised as that cause."""
+    broken = StreamInterruptedError("broken")
+    broken.__cause__ = THEIRS
+    assert as_litellm(broken, "main") is THEIRS
+
+
+def test_ours_is_the_cause():
+    """What is raised instead of ours has ours as its cause."""
+    ours = CircuitOpenError("open")
+    with pytest.raises(litellm.ServiceUnavailableError) as caught, Translated("main"):
+        raise ours
+    assert caught.value.__cause__ is ours
+
+
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration, KeyboardInterrupt, GeneratorExit])
+def test_what_is_no_failure_passes(error: type[BaseException]):
+    """The end of a stream, and what ends a program, is raised as it is."""
+    with pytest.raises(error) as caught, Translated("main"):
+        raise error
+    assert "num_retries" not in vars(caught.value)
