@@ -183,7 +183,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """List by name what `make test` left to `make test-full`."""
     if config.getoption("--system"):
         return
-    left = [report for report in terminalreporter.stats.get("skipped", []) if "system" in report.keywords]
+    # The report of a file that is skipped as a whole has no keywords.
+    skipped = terminalreporter.stats.get("skipped", [])
+    left = [report for report in skipped if "system" in getattr(report, "keywords", ())]
     if left:
         terminalreporter.section(f"{len(left)} skipped: they need system packages, and `make test-full` runs them")
         for report in left:
