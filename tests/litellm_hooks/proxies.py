@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent.parent
 HANDLER = "litellm_hooks.proxy.handler"
 QUICK = {"first_token": 1.0, "idle": 1.0, "response": 1.0}
 """Limits that are meant to fire."""
-BOUNDS = 60.0
+BOUNDS = 120.0
 """Seconds that a start, or an answer, is given on a busy machine."""
 
 

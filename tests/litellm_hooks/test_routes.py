@@ -27,6 +27,7 @@ FAULTS = {
     "keep-alives": Fault.keepalive(0.03),
     "refused inside": Fault.in_band_error(0),
 }
+SILENT = ("silence", "keep-alives", "stalled")
 BREAKS = {"closed": Fault.close_after(2), "stalled": Fault.hang_after(2)}
 CELLS = list(product(FAULTS, ASKED, [False, True]))
 
@@ -37,12 +38,12 @@ def model(world, server, name, group):
     return {"model_name": group, "litellm_params": told, "model_info": {"id": f"{world.namespace}-{name}"}}
 
 
-def pair(world):
-    """A Router with a first provider and a fallback group, and both servers."""
+def pair(world, limit=20.0):
+    """A Router with a first provider and a fallback group, and both servers; `limit` (seconds) is for whoever is silent."""
     first, second = world.server(), world.server()
     models = [model(world, first, "a", "main"), model(world, second, "b", "back")]
     router = world.router(*models, fallbacks=[{"main": ["back"]}])
-    world.install(router, timeouts={"first_token": 1.0, "idle": 0.5, "response": 1.0}, retry={"base_delay": 0.0})
+    world.install(router, timeouts={"first_token": limit, "idle": limit, "response": limit}, retry={"base_delay": 0.0})
     return router, first, second
 
 
@@ -68,7 +69,7 @@ def text_of(chunk):
 @pytest.mark.parametrize(("fault", "route", "stream"), CELLS)
 async def test_the_next_answers(world, fault, route, stream):
     """Before its first content any failure costs the client nothing but time, and each attempt is one request and one settlement."""
-    router, first, second = pair(world)
+    router, first, second = pair(world, 1.0 if fault in SILENT else 20.0)
     first.always(FAULTS[fault])
     shown = []
     with capture_decisions() as decisions:
@@ -86,7 +87,7 @@ def test_every_cell_is_there():
 @pytest.mark.parametrize(("fault", "route"), list(product(BREAKS, ASKED)))
 async def test_a_break_after_content_is_an_error(world, fault, route):
     """What was shown can't be unsaid on these routes, and nobody else is asked."""
-    router, first, second = pair(world)
+    router, first, second = pair(world, 1.0 if fault in SILENT else 20.0)
     first.always(BREAKS[fault])
     shown = []
     with pytest.raises(Exception) as caught:  # LiteLLM lets some of httpx's own through

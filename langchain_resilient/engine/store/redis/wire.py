@@ -78,8 +78,10 @@ class Keys:
         if found is None:
             if len(self._providers) >= MOST_WRITTEN:
                 self._providers.clear()
-            route = f"{target.name[:80]}:{_digest(target.route)}"
-            account = f"{target.name[:80]}:{_digest(target.account)}"
+            # Not its label, by which two users of one provider may call it differently; nor its address.
+            readable = target.route.partition("@")[0][:80]
+            route = f"{readable}:{_digest(target.route)}"
+            account = f"{readable}:{_digest(target.account)}"
             found = self._providers[pair] = (
                 f"{self.prefix}:r:{route}", f"{self.prefix}:a:{account}", f"{self.prefix}:c:{account}", f"{self.prefix}:l:{account}",
             )  # fmt: skip
