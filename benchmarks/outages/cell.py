@@ -14,15 +14,17 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from outages.contenders import SYSTEMS, Contender, NotHereError, Oracle, Setting
+from outages.contenders import SYSTEMS, Contender, NotHereError, Oracle, Setting, System
 from outages.faults import Outage, Timeline, outages
 from outages.figures import Fate, quantile
 from outages.lateness import look
 from outages.stage import Stage
-from outages.traffic import Arrival, arrivals, prompt_of, reply_to
+from outages.traffic import MEDIAN, Arrival, arrivals, prompt_of, reply_to
 
 STRAGGLERS = 15.0
 """Seconds after the last arrival that answers are waited for."""
@@ -42,6 +44,8 @@ class Spec:
     seed: int
     rate: float
     timeline: Timeline
+    median: float = MEDIAN
+    """Seconds that half of the healthy answers take at most."""
 
     def to_json(self) -> str:
         """As the process takes it."""
@@ -54,14 +58,24 @@ class Spec:
         return cls(**read | {"timeline": Timeline(*read["timeline"])})
 
 
+class Play(NamedTuple):
+    """Which systems and outages there are."""
+
+    systems: Mapping[str, System]
+    outages: Callable[[int], Mapping[str, Outage]]
+    """Made from a seed."""
+    stage: Callable[[Spec], AbstractContextManager[Stage]]
+    """Where a run's providers are; one that is not of `Stage` does what it does."""
+
+
 class Cell:
     """One run."""
 
-    def __init__(self, spec: Spec, stage: Stage) -> None:
+    def __init__(self, spec: Spec, stage: Stage, play: Play) -> None:
         self._spec = spec
         self._stage = stage
-        self._outage: Outage = outages(spec.seed)[spec.fault]
-        self._contender: Contender = SYSTEMS[spec.system].build(Setting(stage, self._outage, spec.timeline))
+        self._outage: Outage = play.outages(spec.seed)[spec.fault]
+        self._contender: Contender = play.systems[spec.system].build(Setting(stage, self._outage, spec.timeline))
         self._zero = 0.0
         self._fates: dict[int, Fate] = {}
         self._lags: list[float] = []
@@ -151,6 +165,10 @@ class Cell:
         return "".join(pieces)
 
 
+def _in_this_process(spec: Spec) -> Stage:
+    return Stage(spec.seed, paced=outages(spec.seed)[spec.fault].streamed, median=spec.median)
+
+
 def _versions() -> dict[str, str]:
     installed = {
         str(package.metadata["Name"]).lower(): package.version for package in importlib.metadata.distributions()
@@ -158,20 +176,20 @@ def _versions() -> dict[str, str]:
     return {name: installed[name] for name in PACKAGES if name in installed}
 
 
-def _own_stdout() -> TextIO:
+def own_stdout() -> TextIO:
     """The stdout that this process was given; from now on whatever is printed goes to stderr."""
     kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return kept
 
 
-async def _main(spec: Spec, out: TextIO) -> None:
+async def _main(spec: Spec, play: Play, out: TextIO) -> None:
     def say(what: dict[str, Any]) -> None:
         print(json.dumps(what), file=out, flush=True)
 
-    with Stage(spec.seed, paced=outages(spec.seed)[spec.fault].streamed) as stage:
+    with play.stage(spec) as stage:
         try:
-            cell = Cell(spec, stage)
+            cell = Cell(spec, stage, play)
         except NotHereError as error:
             say({"missing": str(error)})
             return
@@ -190,8 +208,13 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-if __name__ == "__main__":
-    answers = _own_stdout()
-    asyncio.run(_main(Spec.from_json(sys.argv[1]), answers))
+def perform(play: Play) -> None:
+    """This process's whole life."""
+    answers = own_stdout()
+    asyncio.run(_main(Spec.from_json(sys.argv[1]), play, answers))
     answers.flush()
     os._exit(0)  # a library's threads and late callbacks are not waited for
+
+
+if __name__ == "__main__":
+    perform(Play(SYSTEMS, outages, _in_this_process))

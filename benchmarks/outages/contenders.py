@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple, Protocol
 
-from langchain_anthropic import ChatAnthropic
 from langchain_core.language_models import BaseChatModel
 from langchain_core.runnables import Runnable
-from langchain_openai import ChatOpenAI
 
 from langchain_resilient import Circuit, Hedge, Provider, ResilientChatModel, Timeouts
 from outages.faults import Outage, Timeline
@@ -95,6 +93,9 @@ class Oracle:
 
 def client(setting: Setting, provider: int, **settings: Any) -> BaseChatModel:
     """LangChain's client of one provider. `timeout` is the SDK's: connect, and any silence."""
+    from langchain_anthropic import ChatAnthropic  # not installed where LiteLLM alone is measured
+    from langchain_openai import ChatOpenAI
+
     house = HOUSES[provider]
     kind: Callable[..., BaseChatModel] = ChatAnthropic if house.wire == "anthropic" else ChatOpenAI
     account: dict[str, Any] = {"model": house.model, "base_url": setting.stage.base_url(provider), "api_key": KEY}
@@ -156,11 +157,15 @@ def litellm_tuned(setting: Setting) -> Contender:
 
 def _litellm(setting: Setting, *, tuned: bool) -> Contender:
     try:
-        from outages.litellm_router import LiteLLM  # it takes seconds to import, and may not be installed
+        from outages.litellm_router import (  # it takes seconds to import, and may not be installed
+            LiteLLM,
+            default,
+            recommended,
+        )
     except ImportError as error:
         msg = f"LiteLLM is not installed here ({error}): pip install 'litellm>=1.106,<2'"
         raise NotHereError(msg) from error
-    return LiteLLM(setting, KEY, tuned=tuned)
+    return LiteLLM((recommended if tuned else default)(setting, KEY))
 
 
 class System(NamedTuple):

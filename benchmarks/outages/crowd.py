@@ -47,11 +47,11 @@ class Process:
         self._errors = errors
 
     @classmethod
-    async def start(cls, spec: Spec) -> Process:
+    async def start(cls, spec: Spec, module: str) -> Process:
         """Start it; it prepares itself at once."""
         errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `stop`
         handle = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "outages.cell", spec.to_json()),
+            *(sys.executable, "-m", module, spec.to_json()),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
@@ -105,17 +105,20 @@ def environment() -> dict[str, str]:
     }
 
 
-async def run_batch(specs: Sequence[Spec], missing: Callable[[Spec, str], object]) -> list[Run]:
+async def run_batch(
+    specs: Sequence[Spec], missing: Callable[[Spec, str], object], module: str = "outages.cell"
+) -> list[Run]:
     """Run these at once.
 
     Args:
         specs: What to run.
         missing: Told of those that can't take part here, and why.
+        module: Whose process it is: one that calls `outages.cell.perform`.
     """
     processes: list[Process] = []
     try:
         for spec in specs:
-            processes.append(await Process.start(spec))  # noqa: PERF401  # those that were started are stopped
+            processes.append(await Process.start(spec, module))  # noqa: PERF401  # those that were started are stopped
         heard = await asyncio.gather(*(process.hear(PREPARE) for process in processes))
         for process, first in zip(processes, heard, strict=True):
             if "missing" in first:

@@ -50,6 +50,8 @@ class Condition(NamedTuple):
     fault: Fault = Fault.ok()
     slowdown: float = 1.0
     """Factor on the time that its answers take."""
+    later: float = 0.0
+    """Seconds that its answers begin later."""
     refuses: bool = False
     """Its port accepts no connection."""
 

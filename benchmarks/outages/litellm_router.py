@@ -6,7 +6,7 @@ LiteLLM is imported here and nowhere else: it may not be installed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import litellm  # type: ignore[import-not-found, unused-ignore]
@@ -64,20 +64,24 @@ def recommended(setting: Setting, key: str) -> dict[str, Any]:
 
 
 class LiteLLM:
-    """A Router, asked in its own way."""
+    """A Router, asked in its own way.
 
-    def __init__(self, setting: Setting, key: str, *, tuned: bool) -> None:
+    Args:
+        settings: What it is made of.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
         litellm.suppress_debug_info = True
-        self._router = Router(**(recommended if tuned else default)(setting, key))
+        self.router = Router(**settings)
 
     async def ask(self, prompt: str) -> str:
         """The whole answer."""
-        answer: Any = await self._router.acompletion(model=GROUP, messages=[{"role": "user", "content": prompt}])
+        answer: Any = await self.router.acompletion(model=GROUP, messages=[{"role": "user", "content": prompt}])
         return answer.choices[0].message.content or ""
 
     async def stream(self, prompt: str) -> AsyncIterator[str]:
         """The answer, piece by piece."""
-        chunks: Any = await self._router.acompletion(
+        chunks: Any = await self.router.acompletion(
             model=GROUP, messages=[{"role": "user", "content": prompt}], stream=True
         )
         async for chunk in chunks:

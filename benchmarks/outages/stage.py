@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from langchain_resilient.testing.fault_server import Fault, FaultServer, RecordedRequest, WireName
 from outages.faults import Condition, Outage
-from outages.traffic import BETWEEN_WORDS, answer_to, number_in, usual_time
+from outages.traffic import BETWEEN_WORDS, MEDIAN, answer_to, number_in, usual_time
 
 HEALTHY = Condition()
 
@@ -55,10 +55,12 @@ class Stage:
         seed: Of the answers' times.
         paced: Whether a stream's words come one after another; else, where whole answers are asked for, they all come at once, so that one
             who streams inside waits as long as one who does not.
+        median: Seconds that half of the healthy answers take at most, or their first words.
     """
 
-    def __init__(self, seed: int, *, paced: bool = True) -> None:
+    def __init__(self, seed: int, *, paced: bool = True, median: float = MEDIAN) -> None:
         self._between_words = BETWEEN_WORDS if paced else 0.0
+        self._pace = median / MEDIAN
         self.servers = tuple(FaultServer() for _ in HOUSES)
         self._seed = seed
         self._slow: list[tuple[int, float, float]] = []
@@ -101,13 +103,14 @@ class Stage:
 
     def _set(self, provider: int, condition: Condition) -> None:
         server, name = self.servers[provider], HOUSES[provider].name
+        pace = condition.slowdown * self._pace
         server.answer(
             lambda record: answer_to(_messages(record)),
-            delay=lambda record: condition.slowdown * usual_time(self._seed, name, number_in(_messages(record))),
+            delay=lambda record: condition.later + pace * usual_time(self._seed, name, number_in(_messages(record))),
             chunk_delay=condition.slowdown * self._between_words,
         )
         server.always(condition.fault)
-        self._remember(provider, slow=condition.slowdown > 1)
+        self._remember(provider, slow=condition.slowdown > 1 or condition.later > 0)
         if condition.refuses:
             self._refusing[server.port] = provider
             server.refuse()
