@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from each_version import ROOT, checked, completed, run_each
+
 HOME = ROOT / ".litellm-versions"
 OLDEST, *NEWER = VERSIONS = (
     "1.106",
@@ -32,29 +32,9 @@ PIP = [sys.executable, "-m", "pip"]  # fills the environment from outside: not e
 INSTALL = ["install", "--quiet", "--disable-pip-version-check"]
 
 
-def say(text: str) -> None:
-    """Print one line at once, so that it stays in order with what the child processes print."""
-    print(f"litellm_versions: {text}", flush=True)
-
-
 def path_of(name: str) -> Path:
     """Where something is kept, by what it is made of and for which Python."""
     return HOME / f"{name}-py{sys.version_info.major}.{sys.version_info.minor}"
-
-
-def completed(target: Path, *commands: list[str]) -> Path:
-    """What the commands make at another name, at its own; they are told that name as "{}"."""
-    if target.exists():
-        return target
-    unfinished = target.with_name(target.name + "-unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    say(f"making {target.name}")
-    for command in commands:
-        told = [part.format(unfinished) for part in command]
-        if subprocess.run(told, check=False, cwd=ROOT).returncode:
-            sys.exit(f"litellm_versions: failed (its message is above): {' '.join(told)}")
-    unfinished.rename(target)
-    return target
 
 
 def environment() -> Path:
@@ -75,37 +55,22 @@ def directory_of(version: str) -> Path:
     return completed(path_of(version), [*PIP, *INSTALL, "--no-deps", "--target", "{}", f"litellm=={version}.*"])
 
 
-def variables_of(version: str, python: Path) -> dict[str, str]:
+def variables_of(version: str, python: Path) -> Mapping[str, str]:
     """The environment variables with which `import litellm` finds this version; ends the run if it doesn't."""
     path = [*([str(directory_of(version))] if version in NEWER else []), str(ROOT)]
-    variables = os.environ | {
+    variables = {**os.environ} | {
         "PYTHONPATH": os.pathsep.join([*path, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else its import asks the network for a price list
     }
-    program = [python, "-c", "from importlib.metadata import version; print(version('litellm'))"]
-    found = subprocess.run(program, check=True, cwd=ROOT, env=variables, capture_output=True, text=True).stdout
-    if not found.startswith(f"{version}."):
-        sys.exit(
-            f"litellm_versions: with {path[0]} first on PYTHONPATH, LiteLLM is {found.strip()}: `make clean`, then again"
-        )
-    say(f"on LiteLLM {found.strip()}")
-    return variables
+    return checked(variables, python, "litellm", version)
 
 
 def main() -> None:
     """Run each version; fail if one did, naming those that did."""
-    arguments = sys.argv[1:]
-    wanted = [argument for argument in arguments if argument in VERSIONS]
-    further = [argument for argument in arguments if argument not in VERSIONS]
     python = environment()
-    command = [python, *PYTEST, *further, FOLDER]
-    runs = {
-        version: subprocess.run(command, check=False, cwd=ROOT, env=variables_of(version, python)).returncode
-        for version in wanted or VERSIONS
-    }
-    failed = [version for version, code in runs.items() if code]
-    if failed:
-        sys.exit(f"litellm_versions: FAILED on LiteLLM {', '.join(failed)}")
+    run_each(
+        VERSIONS, lambda further: [python, *PYTEST, *further, FOLDER], lambda version: variables_of(version, python)
+    )
 
 
 if __name__ == "__main__":
