@@ -65,8 +65,8 @@ def as_litellm(error: Exception, group: str) -> Exception:
     """The exception to raise instead, or the same."""
     told = _telling(error)
     raised = _mapped(told, group) if isinstance(told, ResilienceError) else told
-    wait = getattr(error, "retry_after", None)
-    if isinstance(wait, int | float) and not getattr(raised, "litellm_response_headers", None):
+    wait = soonest(error)
+    if wait is not None and not getattr(raised, "litellm_response_headers", None):
         vars(raised)["litellm_response_headers"] = {"retry-after": str(math.ceil(wait))}
     vars(raised)["num_retries"] = 0
     return raised

@@ -184,7 +184,7 @@ class Installed:
         assembly, reader = self.assembly, ROUTES[route]
         upstream = RouterUpstream(self._call, self._acalls[route], request, assembly.clock.wall, reader)
         streams = bool(request.get("stream"))
-        whole = assembly.whole and not streams and reader.whole is not None
+        whole = assembly.whole and not streams and reader.builds
         asked = Request(
             next(_REQUESTS), upstream, streams or whole, max_output=_most_tokens(request), input_tokens=upstream.input_tokens, whole=whole,
         )  # fmt: skip

@@ -41,8 +41,10 @@ class Reader(NamedTuple):
     """Whether every stream of the route that is whole says why it ended."""
     continuation: Callable[[Sequence[Any], Mapping[str, Any]], ChunkContinuation | None] = _nothing
     """What another stream needs to go on with these chunks of a request; None: it can't be."""
-    whole: Callable[[Sequence[Any], Mapping[str, Any]], Any] | None = None
-    """A stream's chunks as the unstreamed answer that they are; None: there is no way."""
+    builds: bool = False
+    """Whether a stream's chunks can be put together as the unstreamed answer that they are."""
+    whole: Callable[[Sequence[Any], Mapping[str, Any]], Any] = _nothing
+    """Does so, where it `builds`."""
 
 
 # ----------------------------------------------------------------------------------------------------- chat completions
@@ -57,7 +59,7 @@ def _built(shown: Sequence[Any], request: Mapping[str, Any]) -> Any:
 
 
 CHAT = Reader(
-    chunks.has_content, chunks.finish_reason, chunks.usage_of, chunks.text_of, ResilientStream, continuation=_continued, whole=_built
+    chunks.has_content, chunks.finish_reason, chunks.usage_of, chunks.text_of, ResilientStream, continuation=_continued, builds=True, whole=_built
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What is asked of LiteLLM's Router, whatever its version.
 
 Rules of this file: everything that differs between LiteLLM's versions stands here, and is probed by what the Router has, never by its version
-number. Nothing private is touched.
+number. One thing is LiteLLM's own: the request key by which it asks itself for a further `order`.
 """
 
 from __future__ import annotations

@@ -358,7 +358,7 @@ def test_the_machine_reaches_every_phase():
 
     run_state_machine_as_test(
         Counted,
-        settings=settings(max_examples=1000, stateful_step_count=40, deadline=None, derandomize=True, database=None),
+        settings=settings(max_examples=300, stateful_step_count=40, deadline=None, derandomize=True, database=None),
     )
     wanted = ("open", "half_open", "closed_again", "opened_again_by_a_probe", "two_permits")
     assert [name for name in wanted if not Counted.reached[name]] == []

@@ -112,7 +112,7 @@ def test_a_success_tells_no_failure(told):
 
 def test_what_can_be_put_together_and_continued():
     """Chat completions alone; JSON never."""
-    assert MESSAGES.whole is None is RESPONSES.whole and CHAT.whole is not None
+    assert [reader.builds for reader in (CHAT, MESSAGES, RESPONSES)] == [True, False, False]
     shown = [litellm.ModelResponseStream(choices=[{"index": 0, "delta": {"content": "Hi"}}])]
     assert MESSAGES.continuation(shown, {}) is None is RESPONSES.continuation(shown, {})
     assert CHAT.continuation(shown, {}).text == "Hi"
