@@ -92,7 +92,7 @@ class Assembly:
         ]
 
     def _target(self, candidate: Candidate, rung: int, place: int, weight: float) -> Target:
-        key = (candidate.group, candidate.id, rung, place, weight)
+        key = (candidate.group, candidate.id, candidate.sure, rung, place, weight)
         made = self._targets.get(key)
         params, info = candidate.deployment["litellm_params"], candidate.deployment.get("model_info") or {}
         if (

@@ -13,8 +13,9 @@ from typing import Any
 from litellm.integrations.custom_logger import CustomLogger
 
 from litellm_hooks.installing import install_with, installed_on
+from litellm_hooks.router import WRITTEN
 from litellm_hooks.settings import Settings
-from litellm_hooks.upstream import NOTE, WRITTEN
+from litellm_hooks.upstream import NOTE
 
 
 class ResilientCallbacks(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not read here

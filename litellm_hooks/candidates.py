@@ -6,18 +6,55 @@ engine's. A request that LiteLLM would turn down for reasons of its own is left 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litellm.types.router import RouterRateLimitError
 
-from litellm_hooks.deployments import Candidate
-from litellm_hooks.router import RouterFace
+from litellm_hooks.deployments import Candidate, id_of
+from litellm_hooks.router import RouterFace, order_of
 
 Rungs = tuple[tuple[Candidate, ...], ...]
 """Nearest first; those of one rung are equally near."""
 UNTOUCHED = ("mock_response", "mock_testing_fallbacks", "mock_testing_rate_limit_error", "mock_timeout")
 """Requests that ask LiteLLM to play something."""
+
+
+class Lineup:
+    """Who may answer one request.
+
+    LiteLLM's filters cost a millisecond a group where they count tokens, and on a healthy day only the first rung is asked: further ones
+    are looked at when one of them is about to be.
+
+    Args:
+        face: The Router.
+        request: Its arguments.
+        rungs: The candidates.
+    """
+
+    def __init__(self, face: RouterFace, request: Mapping[str, Any], rungs: Rungs) -> None:
+        self.rungs = rungs
+        self._face = face
+        self._request = request
+        self._found: dict[tuple[str, int | None], dict[str, dict[str, Any]]] = {}
+
+    async def deployment(self, candidate: Candidate) -> dict[str, Any] | None:
+        """A candidate's deployment as the Router hands it out for this request; None: it may not answer."""
+        if candidate.sure:
+            return candidate.deployment
+        asked = candidate.group, order_of(candidate.deployment)
+        if asked not in self._found:
+            self._found[asked] = {id_of(one): one for one in await self._filtered(*asked)}
+        return self._found[asked].get(candidate.id)
+
+    async def _filtered(self, group: str, order: int | None) -> list[dict[str, Any]]:
+        face, request = self._face, self._request
+        try:
+            if group != request["model"] and not await face.allows(group, request):
+                return []
+            return await face.at(group, request, order)
+        except Exception:  # noqa: BLE001  # nobody of that group can be asked now, for reasons of LiteLLM's
+            return []
 
 
 class Candidates:
@@ -30,7 +67,7 @@ class Candidates:
     def __init__(self, face: RouterFace) -> None:
         self._face = face
 
-    async def of(self, request: Mapping[str, Any]) -> Rungs | None:
+    async def of(self, request: Mapping[str, Any]) -> Lineup | None:
         """Who may answer; None: that is for LiteLLM alone to say. Raises LiteLLM's own error where all of its deployments cool down."""
         if any(request.get(name) is not None for name in UNTOUCHED) or not isinstance(request.get("model"), str):
             return None
@@ -42,29 +79,53 @@ class Candidates:
             nobody = error
         except Exception:  # noqa: BLE001  # an unknown group, say: LiteLLM tells it better
             return None
-        rungs += await self._of_fallbacks("fallbacks", request)
+        rungs += await self._of_fallbacks("fallbacks", request, sure=nobody is not None)
         if nobody is not None and not rungs:
             vars(nobody)["num_retries"] = 0
             raise nobody
-        return tuple(rungs) or None
+        return self._lineup(request, rungs)
 
-    async def others(self, request: Mapping[str, Any], chain: str) -> Rungs | None:
+    async def others(self, request: Mapping[str, Any], chain: str) -> Lineup | None:
         """Who may answer what the first could not, by LiteLLM's chain for that; None: nobody."""
-        return tuple(await self._of_fallbacks(chain, request)) or None
+        return self._lineup(request, await self._of_fallbacks(chain, request))
 
-    async def _of_fallbacks(self, chain: str, request: Mapping[str, Any]) -> list[tuple[Candidate, ...]]:
+    def _lineup(self, request: Mapping[str, Any], rungs: list[tuple[Candidate, ...]]) -> Lineup | None:
+        return Lineup(self._face, request, tuple(rungs)) if rungs else None
+
+    async def _of_fallbacks(
+        self, chain: str, request: Mapping[str, Any], *, sure: bool = False
+    ) -> list[tuple[Candidate, ...]]:
         rungs: list[tuple[Candidate, ...]] = []
         for group, overrides in self._face.fallbacks(chain, request["model"], request):
-            if not await self._face.allows(group, request):
-                continue
-            try:
-                rungs += await self._of_group(group, overrides, request)
-            except Exception:  # noqa: BLE001, S112  # nobody of that group can be asked now, for reasons of LiteLLM's
-                continue
+            listed = [] if sure else self._face.listed(group, request)
+            if listed:
+                rungs += [_rung(group, rung, overrides, sure=False) for rung in listed]
+            elif await self._face.allows(group, request):
+                try:
+                    rungs += await self._of_group(group, overrides, request, sure=sure)
+                except Exception:  # noqa: BLE001, S112  # nobody of that group can be asked now, for reasons of LiteLLM's
+                    continue
         return rungs
 
     async def _of_group(
-        self, group: str, overrides: Mapping[str, Any], request: Mapping[str, Any]
+        self, group: str, overrides: Mapping[str, Any], request: Mapping[str, Any], *, sure: bool = False
     ) -> list[tuple[Candidate, ...]]:
-        rungs = await self._face.healthy(group, request)
-        return [tuple([Candidate(group, one, overrides) for one in rung]) for rung in rungs if rung]
+        """Those of the nearest order are asked for; of the others, unless it is to be `sure`, only once somebody is needed."""
+        face = self._face
+        nearest = await face.nearest(group, request)
+        rungs = [_rung(group, nearest, overrides)]
+        last = next((order for one in nearest if (order := order_of(one)) is not None), None)
+        if last is None:
+            return rungs
+        listed = [] if sure else face.listed(group, request)
+        if listed:
+            further = [rung for rung in listed if (order_of(rung[0]) or 0) > last]
+            return rungs + [_rung(group, rung, overrides, sure=False) for rung in further]
+        found = [await face.at(group, request, order) for order in face.orders(group, request) if order > last]
+        return rungs + [_rung(group, rung, overrides) for rung in found if rung]
+
+
+def _rung(
+    group: str, deployments: Sequence[dict[str, Any]], overrides: Mapping[str, Any], *, sure: bool = True
+) -> tuple[Candidate, ...]:
+    return tuple([Candidate(group, one, overrides, sure) for one in deployments])

@@ -38,6 +38,8 @@ class Candidate(NamedTuple):
     """As the Router hands it out."""
     overrides: Mapping[str, Any]
     """What a fallback entry says beside its group."""
+    sure: bool = True
+    """Whether LiteLLM has said that it may answer; else that is asked once it is needed (`Lineup.deployment`)."""
 
     @property
     def id(self) -> str:

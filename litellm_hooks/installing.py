@@ -21,13 +21,13 @@ from langchain_resilient.engine.effects import Plan, Request
 from langchain_resilient.engine.errors import require
 from langchain_resilient.engine.plan import answer
 from litellm_hooks.assembly import Assembly
-from litellm_hooks.candidates import Candidates, Rungs
+from litellm_hooks.candidates import Candidates, Lineup
 from litellm_hooks.errors import Translated, soonest
 from litellm_hooks.readers import ROUTES
-from litellm_hooks.router import RouterFace, undeprecated
+from litellm_hooks.router import WRITTEN, RouterFace, undeprecated
 from litellm_hooks.settings import Settings, read
 from litellm_hooks.strategy import ResilientStrategy
-from litellm_hooks.upstream import NOTE, WRITTEN, Came, RouterUpstream
+from litellm_hooks.upstream import NOTE, Came, RouterUpstream
 
 _REQUESTS = count(1)
 MARK = "_resilience"
@@ -126,19 +126,19 @@ class Installed:
         return await self._arouted("aresponses", kwargs)
 
     async def _arouted(self, route: str, request: dict[str, Any]) -> Any:
-        rungs = await self._candidates.of(request)
-        if rungs is None:
+        lineup = await self._candidates.of(request)
+        if lineup is None:
             return await self._acalls[route](**request)
         try:
-            return await self._aanswer(route, request, rungs)
+            return await self._aanswer(route, request, lineup)
         except OTHERS_MAY_ANSWER as error:
             others = await self._candidates.others(request, _chain_for(error))
             if others is None:
                 raise
         return await self._aanswer(route, request, others)
 
-    async def _aanswer(self, route: str, request: Mapping[str, Any], rungs: Rungs) -> Any:
-        upstream, plan = self._plan(route, request, rungs)
+    async def _aanswer(self, route: str, request: Mapping[str, Any], lineup: Lineup) -> Any:
+        upstream, plan = self._plan(route, request, lineup)
         hands = AsyncHands(self.assembly.store, upstream, self.assembly.clock)
         with Translated(request["model"], partial(_note_failure, request, upstream)):
             if not request.get("stream"):
@@ -154,19 +154,19 @@ class Installed:
     def completion(self, model: str, messages: Any, **kwargs: Any) -> Any:
         """As `Router.completion`."""
         request = {"stream": False, **kwargs, "model": model, "messages": messages}
-        rungs = run_async_function(self._candidates.of, request)
-        if rungs is None:
+        lineup = run_async_function(self._candidates.of, request)
+        if lineup is None:
             return self._call(model=model, messages=messages, **kwargs)
         try:
-            return self._answer(request, rungs)
+            return self._answer(request, lineup)
         except OTHERS_MAY_ANSWER as error:
             others = run_async_function(self._candidates.others, request, _chain_for(error))
             if others is None:
                 raise
         return self._answer(request, others)
 
-    def _answer(self, request: Mapping[str, Any], rungs: Rungs) -> Any:
-        upstream, plan = self._plan(SYNC, request, rungs)
+    def _answer(self, request: Mapping[str, Any], lineup: Lineup) -> Any:
+        upstream, plan = self._plan(SYNC, request, lineup)
         hands = Hands(self.assembly.store, upstream, self.assembly.clock)
         with Translated(request["model"], partial(_note_failure, request, upstream)):
             if not request["stream"]:
@@ -179,16 +179,18 @@ class Installed:
         return ROUTES[SYNC].stream(chunks, first, came.source, request["model"])
 
     # ------------------------------------------------------------------------------------------------------------ both
-    def _plan(self, route: str, request: Mapping[str, Any], rungs: Rungs) -> tuple[RouterUpstream, Plan]:
+    def _plan(self, route: str, request: Mapping[str, Any], lineup: Lineup) -> tuple[RouterUpstream, Plan]:
         self.strategy.register()  # a change of the Router's settings drops it without a word
         assembly, reader = self.assembly, ROUTES[route]
-        upstream = RouterUpstream(self._call, self._acalls[route], request, assembly.clock.wall, reader)
+        upstream = RouterUpstream(
+            self._call, self._acalls[route], request, assembly.clock.wall, reader, lineup.deployment
+        )
         streams = bool(request.get("stream"))
         whole = assembly.whole and not streams and reader.builds
         asked = Request(
             next(_REQUESTS), upstream, streams or whole, max_output=_most_tokens(request), input_tokens=upstream.input_tokens, whole=whole,
         )  # fmt: skip
-        return upstream, answer(asked, assembly.policy(rungs))
+        return upstream, answer(asked, assembly.policy(lineup.rungs))
 
 
 def _noted(request: Mapping[str, Any], upstream: RouterUpstream, first: Any) -> Came:

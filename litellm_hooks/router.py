@@ -15,6 +15,9 @@ from typing import Any
 from litellm.router_utils.fallback_event_handlers import get_fallback_model_group
 from litellm.types.router import RouterRateLimitError
 
+WRITTEN = ("litellm_metadata", "metadata")
+"""What LiteLLM writes into while it serves a call."""
+
 
 class RouterFace:
     """A Router, asked in the way that its version wants.
@@ -31,27 +34,34 @@ class RouterFace:
         settings = getattr(self.router, "settings", None)
         return getattr(settings() if callable(settings) else self.router, name, None)
 
-    async def healthy(self, group: str, request: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-        """Who of a group may serve a request, by LiteLLM's own filters (cooldowns, tags, budgets, teams, …): nearest `order` first.
+    async def nearest(self, group: str, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Who of a group may serve a request now, by LiteLLM's own filters (cooldowns, tags, budgets, teams, …); of the nearest `order`.
 
         Raises what LiteLLM raises: `RouterRateLimitError` where nobody may, `BadRequestError` for an unknown group.
         """
-        first = await self._listed(group, request)
-        if isinstance(first, dict):
-            return [[first]]
-        orders = sorted({order for one in self._group(group) if (order := _order_of(one)) is not None})
-        nearest = next((order for one in first if (order := _order_of(one)) is not None), None)
-        rungs = [list(first)]
-        for order in orders:
-            if nearest is not None and order > nearest:
-                rungs += [found] if (found := await self._further(group, request, order)) else []
-        return rungs
+        found = await self._listed(group, request)
+        return [found] if isinstance(found, dict) else list(found)
 
-    async def _further(self, group: str, request: Mapping[str, Any], order: int) -> list[dict[str, Any]]:
+    async def at(self, group: str, request: Mapping[str, Any], order: int | None) -> list[dict[str, Any]]:
+        """The same for one `order`; nobody where all of it are cooling down."""
+        if order is not None:
+            request = {**request, "_target_order": order}
         try:
-            return list(await self._listed(group, {**request, "_target_order": order}))
+            return await self.nearest(group, request)
         except RouterRateLimitError:
-            return []  # all of that order are cooling down
+            return []
+
+    def orders(self, group: str, request: Mapping[str, Any]) -> list[int]:
+        """The orders of a group's deployments, nearest first."""
+        return sorted({order for one in self._group(group, request) if (order := order_of(one)) is not None})
+
+    def listed(self, group: str, request: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+        """All of a group as they stand in the Router's list, nearest `order` first: no filter is asked. Empty: the list does not know it."""
+        listed = [dict(one) for one in self._group(group, request)]
+        orders = {order for one in listed if (order := order_of(one)) is not None}
+        if not orders:
+            return [listed] if listed else []
+        return [[one for one in listed if order_of(one) == order] for order in sorted(orders)]
 
     async def _listed(self, group: str, request: Mapping[str, Any]) -> Any:
         asked = {
@@ -67,10 +77,11 @@ class RouterFace:
             model=group, request_kwargs=asked, specific_deployment=pinned, **said
         )
 
-    def _group(self, group: str) -> Sequence[Mapping[str, Any]]:
+    def _group(self, group: str, request: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        team = team_of(request)
         if hasattr(self.router, "registry"):
-            return self.router.registry().deployments(group) or ()
-        return self.router.get_model_list(model_name=group) or ()
+            return self.router.registry().deployments(group, team_id=team) or ()
+        return self.router.get_model_list(model_name=group, team_id=team) or ()
 
     def fallbacks(self, name: str, group: str, request: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         """The groups that a request may fall back to, and what each is asked beside.
@@ -103,7 +114,14 @@ class RouterFace:
         return True
 
 
-def _order_of(deployment: Mapping[str, Any]) -> int | None:
+def team_of(request: Mapping[str, Any]) -> str | None:
+    """The team that a request of the Proxy's is of: it may have deployments of its own."""
+    told = [told for name in WRITTEN if isinstance(told := request.get(name), Mapping)]
+    return next((str(team) for one in told if (team := one.get("user_api_key_team_id"))), None)
+
+
+def order_of(deployment: Mapping[str, Any]) -> int | None:
+    """A deployment's `order`: the lowest are asked first."""
     params, info = deployment.get("litellm_params") or {}, deployment.get("model_info") or {}
     order = params.get("order")
     order = info.get("order") if order is None else order

@@ -7,20 +7,22 @@ other callback see what they always see. Attempts may run side by side, so each 
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import litellm
+from litellm.litellm_core_utils.asyncify import run_async_function
 
 from langchain_resilient.engine.classify import Headroom, read_headroom
 from langchain_resilient.engine.effects import Begun
-from langchain_resilient.engine.errors import TruncatedStreamError
+from langchain_resilient.engine.errors import IneligibleError, TruncatedStreamError
 from langchain_resilient.engine.events import Usage
 from langchain_resilient.engine.policy import Target
 from litellm_hooks import chunks
 from litellm_hooks.chunks import ChunkContinuation
 from litellm_hooks.deployments import Candidate
 from litellm_hooks.readers import CHAT, Reader
+from litellm_hooks.router import WRITTEN
 from litellm_hooks.strategy import chosen
 
 ALONE = {
@@ -28,8 +30,6 @@ ALONE = {
     "max_retries": 0,
 }  # fmt: skip
 """One attempt, of one deployment."""
-WRITTEN = ("litellm_metadata", "metadata")
-"""What LiteLLM writes into while it serves a call."""
 NOTE = "resilience"
 """Under which a request's metadata tell how it went: `provider` and `attempts`, or `attempts` and perhaps `retry_after` (seconds)."""
 TOKEN_MARGIN = 1.1
@@ -56,6 +56,7 @@ class RouterUpstream:
         request: The call's arguments, `model` included.
         wall: Seconds since the epoch.
         reader: How the route's answers are read.
+        granted: A candidate's deployment as the Router hands it out for this request; None: it may not answer.
     """
 
     _tokens: int | None = None
@@ -67,12 +68,14 @@ class RouterUpstream:
         request: Mapping[str, Any],
         wall: Callable[[], float],
         reader: Reader = CHAT,
+        granted: Callable[[Candidate], Awaitable[dict[str, Any] | None]] | None = None,
     ) -> None:
         self._call = call
         self._acall = acall
         self._request = request
         self._wall = wall
         self._reader = reader
+        self._granted = granted
         self._came: list[Came] = []
         self.attempts = 0
         """Attempts begun."""
@@ -101,26 +104,44 @@ class RouterUpstream:
             asked["messages"] = chunks.asked_to_continue(asked["messages"], begun)
         return asked
 
+    async def _allowed(self, candidate: Candidate) -> Candidate:
+        """A candidate that may answer; raises `IneligibleError` for one that may not."""
+        if candidate.sure or self._granted is None:
+            return candidate
+        deployment = await self._granted(candidate)
+        if deployment is None:
+            msg = f"{candidate.group}: LiteLLM's filters leave deployment {candidate.id} out"
+            raise IneligibleError(msg)
+        return candidate._replace(deployment=deployment)
+
+    def _allowed_now(self, candidate: Candidate) -> Candidate:
+        # LiteLLM's bridge takes a thread, which a healthy call is spared.
+        found: Candidate = candidate if candidate.sure else run_async_function(self._allowed, candidate)
+        return found
+
     def call(self, target: Target) -> Any:
         """Ask for an unstreamed answer."""
-        asked = self._asked(target.client, None, stream=False)
-        with chosen(target.client):
+        candidate = self._allowed_now(target.client)
+        asked = self._asked(candidate, None, stream=False)
+        with chosen(candidate):
             answer = self._call(**asked)
         self._came.append(_came(answer, answer, target, asked))
         return self._checked(answer)
 
     async def acall(self, target: Target) -> Any:
         """Ask for an unstreamed answer."""
-        asked = self._asked(target.client, None, stream=False)
-        with chosen(target.client):
+        candidate = await self._allowed(target.client)
+        asked = self._asked(candidate, None, stream=False)
+        with chosen(candidate):
             answer = await self._acall(**asked)
         self._came.append(_came(answer, answer, target, asked))
         return self._checked(answer)
 
     def stream(self, target: Target, begun: Begun | None = None) -> Iterator[Any]:
         """Ask for a stream of chunks; with `begun`, for the rest of an answer."""
-        asked = self._asked(target.client, begun, stream=True)
-        with chosen(target.client):
+        candidate = self._allowed_now(target.client)
+        asked = self._asked(candidate, begun, stream=True)
+        with chosen(candidate):
             opened = self._call(**asked)
         try:
             for place, chunk in enumerate(opened):
@@ -132,8 +153,9 @@ class RouterUpstream:
 
     async def astream(self, target: Target, begun: Begun | None = None) -> AsyncIterator[Any]:
         """Ask for a stream of chunks; with `begun`, for the rest of an answer."""
-        asked = self._asked(target.client, begun, stream=True)
-        with chosen(target.client):
+        candidate = await self._allowed(target.client)
+        asked = self._asked(candidate, begun, stream=True)
+        with chosen(candidate):
             opened = await self._acall(**asked)
         reader, known, ended = self._reader, False, False
         try:

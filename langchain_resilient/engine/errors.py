@@ -196,6 +196,12 @@ class LocalFaultError(AttemptError):
     error_kind = "local"
 
 
+class IneligibleError(AttemptError):
+    """A candidate that may not answer this request, which was found out only when it was about to be asked: nothing was sent."""
+
+    error_kind = "local"
+
+
 class SettingsError(ResilienceError, ValueError):
     """A setting makes no sense; the message names the field, what was given, and the fix."""
 

@@ -46,7 +46,7 @@ class Refusal(NamedTuple):
     provider: str
     reason: str
     """"circuit_open", "half_open", "forced_open", "blocked", "auth", "rpm" … (the dimension), "concurrency", "line", "deadline", "budget";
-    "slow" and "silent": only asked later than it would have been."""
+    "ineligible": it may not answer this request; "slow" and "silent": only asked later than it would have been."""
     retry_after: float | None = None
     """Seconds until it may be admitted; None: not by waiting."""
 

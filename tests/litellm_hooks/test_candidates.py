@@ -16,9 +16,34 @@ def request(model: Any = "main", **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": MESSAGES, **more}
 
 
-def asked(rungs: Any) -> list[list[tuple[str, str]]]:
+def asked(lineup: Any) -> list[list[tuple[str, str]]]:
     """By rung, under which group whom."""
-    return [[(one.group, one.id) for one in rung] for rung in rungs]
+    return [[(one.group, one.id) for one in rung] for rung in lineup.rungs]
+
+
+def unsure(lineup: Any) -> list[str]:
+    """Of whom LiteLLM has not said yet that they may answer."""
+    return [one.id for rung in lineup.rungs for one in rung if not one.sure]
+
+
+async def granted(lineup: Any) -> list[str]:
+    """Who may answer after all."""
+    found = [await lineup.deployment(one) for rung in lineup.rungs for one in rung]
+    return [one["model_info"]["id"] for one in found if one is not None]
+
+
+def counted(router: Any) -> list[str]:
+    """The groups for which the Router's filters are run from now on."""
+    groups: list[str] = []
+    name = "select" if hasattr(router, "select") else "async_get_healthy_deployments"
+    own = getattr(router, name)
+
+    async def counting(*args: Any, **kwargs: Any) -> Any:
+        groups.append(args[0] if args else kwargs["model"])
+        return await own(*args, **kwargs)
+
+    setattr(router, name, counting)
+    return groups
 
 
 async def test_a_group_s_own_come_first(world):
@@ -30,15 +55,15 @@ async def test_a_group_s_own_come_first(world):
         entry("d", "last"),
         fallbacks=[{"main": ["next", "last"]}],
     )
-    rungs = await Candidates(RouterFace(router)).of(request())
-    assert asked(rungs) == [[("main", "a")], [("next", "b")], [("next", "c")], [("last", "d")]]
+    lineup = await Candidates(RouterFace(router)).of(request())
+    assert asked(lineup) == [[("main", "a")], [("next", "b")], [("next", "c")], [("last", "d")]]
 
 
 async def test_a_fallback_s_own_words_go_with_it(world):
     """What a fallback entry says beside its group is what its deployments are asked."""
     router = world.router(entry("a"), entry("b", "next"))
-    rungs = await Candidates(RouterFace(router)).of(request(fallbacks=[{"model": "next", "temperature": 0.0}]))
-    assert [rung[0].overrides for rung in rungs] == [{}, {"temperature": 0.0}]
+    lineup = await Candidates(RouterFace(router)).of(request(fallbacks=[{"model": "next", "temperature": 0.0}]))
+    assert [rung[0].overrides for rung in lineup.rungs] == [{}, {"temperature": 0.0}]
 
 
 @pytest.mark.parametrize("name", UNTOUCHED)
@@ -70,8 +95,8 @@ async def test_a_group_that_cools_down_leaves_its_fallbacks(world):
 async def test_a_fallback_group_that_nobody_knows_is_left_out(world):
     """A fallback group without deployments does not keep the others from answering."""
     router = world.router(entry("a"), entry("b", "next"))
-    rungs = await Candidates(RouterFace(router)).of(request(fallbacks=["nobody", "next"]))
-    assert asked(rungs) == [[("main", "a")], [("next", "b")]]
+    lineup = await Candidates(RouterFace(router)).of(request(fallbacks=["nobody", "next"]))
+    assert asked(lineup) == [[("main", "a")], [("next", "b")]]
 
 
 async def test_a_fallback_group_that_a_caller_may_not_use_is_left_out(world):
@@ -82,8 +107,60 @@ async def test_a_fallback_group_that_a_caller_may_not_use_is_left_out(world):
         return group != "next"
 
     face.allows = allows
-    rungs = await Candidates(face).of(request(fallbacks=["next", "last"]))
-    assert asked(rungs) == [[("main", "a")], [("last", "c")]]
+    lineup = await Candidates(face).of(request(fallbacks=["next", "last"]))
+    assert await granted(lineup) == ["a", "c"]
+
+
+async def test_only_the_nearest_are_filtered_before_somebody_else_is_needed(world):
+    """LiteLLM's filters run once for a healthy request, and once for each further rung when one of it is about to be asked."""
+    router = world.router(entry("a", order=1), entry("b", order=2), entry("c", "next"), entry("d", "next"))
+    groups = counted(router)
+    lineup = await Candidates(RouterFace(router)).of(request(fallbacks=["next"]))
+    assert (groups, unsure(lineup)) == (["main"], ["b", "c", "d"])
+    assert await granted(lineup) == ["a", "b", "c", "d"]
+    assert groups == ["main", "main", "next"]
+
+
+async def test_who_cools_down_is_found_out_when_needed(world):
+    """A further one that LiteLLM cools down, or all of its rung, may not answer; one that is well may."""
+    router = world.router(entry("a", order=1), entry("b", order=2), entry("c", "next"), entry("d", "next"))
+    lineup = await Candidates(RouterFace(router)).of(request(fallbacks=["next"]))
+    for name in "bc":
+        router.cooldown_cache.add_deployment_to_cooldown(name, ValueError("x"), 500, 60.0)
+    assert await granted(lineup) == ["a", "d"]
+
+
+async def test_tags_are_asked_of_further_ones_too(world):
+    """A deployment whose tags a request does not bear may not answer it, on whatever rung it stands."""
+    router = world.router(
+        entry("a", order=1, tags=["free"]),
+        entry("b", order=2, tags=["paid"]),
+        entry("c", order=3, tags=["free"]),
+        enable_tag_filtering=True,
+    )
+    lineup = await Candidates(RouterFace(router)).of(request(metadata={"tags": ["free"]}))
+    assert await granted(lineup) == ["a", "c"]
+
+
+async def test_what_a_wildcard_serves(world):
+    """A fallback group that a wildcard serves is answered by a deployment of the model that was asked for."""
+    router = world.router(entry("a"), entry("w", "openai/*", model="openai/*"))
+    lineup = await Candidates(RouterFace(router)).of(request(fallbacks=["openai/gpt-4.1"]))
+    assert (asked(lineup), await granted(lineup)) == ([[("main", "a")], [("openai/gpt-4.1", "w")]], ["a", "w"])
+    told = [lineup.rungs[1][0].deployment, await lineup.deployment(lineup.rungs[1][0])]
+    assert [one["litellm_params"]["model"] for one in told] == ["openai/gpt-4.1"] * 2
+
+
+async def test_a_team_s_own_deployments_stand_for_a_group(world):
+    """A fallback group of which a team has deployments of its own is, for that team, those; for others it is the others."""
+    mine = entry("mine", "spare_team_red_1")
+    mine["model_info"] |= {"team_id": "red", "team_public_model_name": "spare"}
+    router = world.router(entry("a"), entry("b", "spare"), mine)
+    lineup = await Candidates(RouterFace(router)).of(
+        request(fallbacks=["spare"], metadata={"user_api_key_team_id": "red"})
+    )
+    assert "mine" in await granted(lineup)
+    assert await granted(await Candidates(RouterFace(router)).of(request(fallbacks=["spare"]))) == ["a", "b"]
 
 
 async def test_another_chain_has_no_first(world):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from litellm.types.router import RouterRateLimitError
 
-from litellm_hooks.router import RouterFace, undeprecated
+from litellm_hooks.router import RouterFace, order_of, undeprecated
 from tests.litellm_hooks.world import MESSAGES
 
 
@@ -18,7 +18,10 @@ def entry(name: str, group: str = "main", **params: Any) -> dict[str, Any]:
 
 async def ids(face: RouterFace, group: str = "main", **request: Any) -> list[list[str]]:
     """Who may serve a request, rung by rung."""
-    rungs = await face.healthy(group, {"model": group, "messages": MESSAGES, **request})
+    asked = {"model": group, "messages": MESSAGES, **request}
+    nearest = await face.nearest(group, asked)
+    orders = [order for order in face.orders(group, asked) if order > (order_of(nearest[0]) or 0)]
+    rungs = [nearest, *[await face.at(group, asked, order) for order in orders]]
     return [sorted(one["model_info"]["id"] for one in rung) for rung in rungs]
 
 
@@ -31,6 +34,19 @@ async def test_an_order_makes_rungs(world):
     """Those of the lowest order come first, and those of higher ones behind them, each order a rung."""
     face = RouterFace(world.router(entry("a", order=2), entry("b", order=1), entry("c", order=3), entry("d", order=1)))
     assert await ids(face) == [["b", "d"], ["a"], ["c"]]
+
+
+def test_the_list_is_told_unfiltered(world):
+    """A group as it stands in the Router's list, by order, cooling down or not; a wildcard's deployments are of the model that is asked for."""
+    router = world.router(
+        entry("b", order=2), entry("a", order=1), entry("c", "next"), entry("w", "openai/*", model="openai/*")
+    )
+    router.cooldown_cache.add_deployment_to_cooldown("a", ValueError("x"), 500, 60.0)
+    face = RouterFace(router)
+    told = {group: face.listed(group, {}) for group in ("main", "next", "openai/gpt-4.1", "nobody")}
+    assert told["openai/gpt-4.1"][0][0]["litellm_params"]["model"] == "openai/gpt-4.1"
+    listed = {group: [[one["model_info"]["id"] for one in rung] for rung in rungs] for group, rungs in told.items()}
+    assert listed == {"main": [["a"], ["b"]], "next": [["c"]], "openai/gpt-4.1": [["w"]], "nobody": []}
 
 
 async def test_a_pinned_deployment_is_alone(world):

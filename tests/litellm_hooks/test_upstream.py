@@ -1,5 +1,6 @@
 """One request, as it is put to one deployment: an attempt of the Router's own, alone, with a copy of what LiteLLM writes into."""
 
+import asyncio
 import copy
 from typing import Any
 
@@ -7,11 +8,13 @@ import pytest
 from litellm.types.utils import ModelResponse
 
 from langchain_resilient.engine.effects import Begun
+from langchain_resilient.engine.errors import IneligibleError
 from langchain_resilient.engine.policy import Target
+from litellm_hooks import strategy
 from litellm_hooks.deployments import Candidate
 from litellm_hooks.upstream import RouterUpstream
 from tests.litellm_hooks.test_chunks import chunk
-from tests.litellm_hooks.world import MESSAGES
+from tests.litellm_hooks.world import MESSAGES, WAYS
 
 
 class Streamed(list):
@@ -47,14 +50,64 @@ class Asked:
     async def acall(self, **asked: Any) -> Any:
         return self.call(**asked)
 
-    def upstream(self, **request: Any) -> RouterUpstream:
+    def upstream(self, granted: Any = None, **request: Any) -> RouterUpstream:
         given = {"model": "main", "messages": MESSAGES, "stream": False, **request}
-        return RouterUpstream(self.call, self.acall, given, lambda: 0.0)
+        return RouterUpstream(self.call, self.acall, given, lambda: 0.0, granted=granted)
 
 
 def target(name: str = "a", group: str = "main", **overrides: Any) -> Target:
     """A deployment of a group."""
     return Target(name, name, name, Candidate(group, {"model_info": {"id": name}}, overrides))
+
+
+async def attempted(upstream: RouterUpstream, way: str, of: Target) -> None:
+    """One attempt, in one of the four ways."""
+    if way == "async":
+        await upstream.acall(of)
+    elif way == "async stream":
+        [one async for one in upstream.astream(of)]
+    elif way == "sync":
+        await asyncio.to_thread(upstream.call, of)
+    else:
+        await asyncio.to_thread(lambda: list(upstream.stream(of)))
+
+
+def unsure(name: str = "a") -> Target:
+    """One of whom LiteLLM has not said yet that it may answer."""
+    return Target(name, name, name, Candidate("main", {"model_info": {"id": name}}, {}, sure=False))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_whom_the_filters_leave_out_is_not_asked(way: str):
+    """A candidate that turns out to be none is no attempt: nothing is sent, and nothing is counted."""
+
+    async def nobody(candidate: Candidate) -> None:
+        return None
+
+    router = Asked("x")
+    upstream = router.upstream(nobody)
+    with pytest.raises(IneligibleError, match="main: LiteLLM's filters leave deployment a out"):
+        await attempted(upstream, way, unsure())
+    assert (router.asked, upstream.attempts) == ([], 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_router_is_told_what_it_handed_out_itself(way: str):
+    """For a candidate that may answer the Router is told the deployment that its filters gave, as it was then."""
+
+    async def granted(candidate: Candidate) -> dict[str, Any]:
+        return {"model_info": {"id": candidate.id}, "fresh": True}
+
+    class Telling(Asked):
+        def call(self, **asked: Any) -> Any:
+            candidate = strategy._CHOSEN.get()
+            told.append(candidate and candidate.deployment)
+            return super().call(**asked)
+
+    told: list[Any] = []
+    router = Telling(Streamed() if "stream" in way else "x")
+    await attempted(router.upstream(granted), way, unsure())
+    assert told == [{"model_info": {"id": "a"}, "fresh": True}]
 
 
 async def test_an_attempt_is_alone():

@@ -99,6 +99,8 @@ class Journey:
         self.errors: list[Exception] = []
         self.refusals: dict[str, Refusal] = {}
         self.lapses: dict[str, Lapse] = {}
+        self.ineligible: set[str] = set()
+        """Who turned out to be no candidate."""
         self.open: list[Ticket] = []
         self.failed = policy.targets[0]
         """Whose attempt failed last."""
@@ -207,8 +209,8 @@ class Journey:
         return found
 
     def tried(self, target: Target) -> bool:
-        """Whether there was an attempt there."""
-        return target.name in self.lapses
+        """Whether there was an attempt there, or could be none."""
+        return target.name in self.lapses or target.name in self.ineligible
 
     def note(self, ticket: Ticket, kind: str, seconds: float, failure: Failure | None = None) -> None:
         """Remember an attempt's end."""

@@ -22,7 +22,9 @@ from langchain_resilient.engine.policy import Target
 def next_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     """Where to go after a failure; raises what the caller is to see when there is nowhere."""
     failure, failed = journey.final, journey.failed
-    if failure is None or not COURSES[failure.kind].onward:
+    if failure is None:
+        return (yield from _instead(journey))
+    if not COURSES[failure.kind].onward:
         raise over(journey)
     if not journey.views:
         yield from look(journey)
@@ -37,6 +39,15 @@ def next_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     if found is None:
         raise over(journey)
     return found
+
+
+def _instead(journey: Journey) -> Generator[Any, Any, Ticket]:
+    """Nobody has failed: whoever was admitted is no candidate, and the next one is asked as if it had been the first."""
+    others = _untried(journey, by_window=False)
+    reply = (yield from admit(journey, others)) if others else None
+    if not isinstance(reply, Ticket):
+        raise over(journey)
+    return reply
 
 
 def _untried(journey: Journey, *, by_window: bool) -> tuple[Target, ...]:

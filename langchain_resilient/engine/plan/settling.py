@@ -11,8 +11,13 @@ from typing import Any
 
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Abandon, Answered, Failed, Leave, Opened, Plan, Report, Settle, Ticket
-from langchain_resilient.engine.errors import InvalidOutputError, StreamInterruptedError, TruncatedStreamError
-from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted
+from langchain_resilient.engine.errors import (
+    IneligibleError,
+    InvalidOutputError,
+    StreamInterruptedError,
+    TruncatedStreamError,
+)
+from langchain_resilient.engine.events import Attempted, RateLimited, Refusal, StreamInterrupted
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 
 NEUTRAL = Report(ErrorKind.CANCELLED)
@@ -88,6 +93,9 @@ def broken_before_content(journey: Journey, ticket: Ticket, stream: Any) -> Exce
 
 def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
     policy, target, error = journey.policy, ticket.target, fate.error
+    if isinstance(error, IneligibleError):
+        yield from _strike_off(journey, ticket)
+        return
     failure = journey.classify(error)
     if failure.kind is ErrorKind.CANCELLED:
         raise error
@@ -118,6 +126,15 @@ def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
     settled = yield Settle(ticket, report)
     journey.open.remove(ticket)
     journey.failed_at(target, error, failure, settled)
+    journey.tell(settled)
+
+
+def _strike_off(journey: Journey, ticket: Ticket) -> Plan:
+    """Nobody was asked, so there was no attempt: it costs nothing, and others may be asked as if this one had not been there."""
+    settled = yield Settle(ticket, NEUTRAL._replace(never_sent=True))
+    journey.open.remove(ticket)
+    journey.ineligible.add(ticket.target.name)
+    journey.refusals[ticket.target.name] = Refusal(ticket.target.name, "ineligible")
     journey.tell(settled)
 
 

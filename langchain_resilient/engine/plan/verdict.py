@@ -118,6 +118,8 @@ def refused(refusal: Refusal) -> RefusedError:
         return DeadlineExceededError(f"{name}: too little time is left before the deadline", provider=name)
     if reason == "budget":
         return RefusedError(f"{name}: its retry budget is used up", provider=name)
+    if reason == "ineligible":
+        return RefusedError(f"{name}: it may not answer this request", provider=name)
     if reason in PASSED_OVER:
         return RefusedError(f"{name}: passed over as too {reason}, and not reached in the end", provider=name)
     if wait is None:
