@@ -12,7 +12,8 @@ rises only as far as answers prove it, so a new or recovered provider starts slo
 left within seconds, long before its first slow answer. This is what keeps a shared favourite from being everybody's (herding).
 
 *Slowness.* A provider is slow when half of its last answers took longer than `max_latency`; those that have waited longer already count
-as such answers, or the slower a provider is, the fewer samples would say so. It stays slow until the p50 *since then* is back at 0.8 of it:
+as such answers, or the slower a provider is, the fewer samples would say so. It is also slow when its last dozen answers all took longer: one that
+turns slow all at once would else be outvoted, for half a minute of everybody's time, by the fast answers of before. It stays slow until the p50 *since then* is back at 0.8 of it:
 judged on calls begun since, or the backlog would keep it out for as long as it had been in.
 
 *Silence.* A call that hangs is no sample until its limit fires, so quantiles learn of a black hole one timeout too late. Its age is a
@@ -35,6 +36,8 @@ MOMENT = 0.001
 RETURN_SAMPLES = 3
 JUDGED = 60
 """The last answers by which a provider is found slow."""
+IN_A_ROW = 12
+"""Slow answers in a row that outvote all before them: of one with four slow answers in ten, one run in 60 000 is so long."""
 HOT_CALLS = 3
 HOT_SHARE = 5
 """One in so many."""
@@ -75,7 +78,9 @@ class Slowness:
             return  # a fast answer makes nobody slow
         waiting = seen.silence.older(now, max_latency)
         recent = [over for when, over in self._judged if when > now - RECENT]
-        if len(recent) + waiting >= ENOUGH_SAMPLES and 2 * (sum(recent) + waiting) > len(recent) + waiting:
+        if len(recent) + waiting < ENOUGH_SAMPLES:
+            return
+        if 2 * (sum(recent) + waiting) > len(recent) + waiting or all(recent[-IN_A_ROW:]):
             self.slow = True
             self._slow_at = now
             self._answers = 0

@@ -54,8 +54,30 @@ def test_the_last_sixty_answers_decide(slow, found):
     """However fast the thousand before were: 31 slow answers of the last 60 are more than half, 30 are not."""
     timings = Timings()
     now = answers(timings, 1.0, 1000, T0, every=0.01)
-    answers(timings, 8.0, slow, now, every=0.01)
+    runs = [11, 11, slow - 22]  # a dozen in a row would be another reason
+    for run in runs:
+        now = answers(timings, 1.0, 10, now, every=0.01)
+        now = answers(timings, 8.0, run, now, every=0.01)
     assert timings.slowness.slow is found
+
+
+@pytest.mark.parametrize(("run", "found"), [(11, False), (12, True)])
+def test_a_dozen_in_a_row_outvote_all_before(run, found):
+    """A provider that turns slow all at once is found so by its twelfth slow answer, however many fast ones the minute has seen."""
+    timings = Timings()
+    now = answers(timings, 1.0, 100, T0)
+    now = answers(timings, 8.0, 11, now)
+    now = answers(timings, 1.0, 1, now)  # a fast one in between, and they count from the beginning
+    answers(timings, 8.0, run, now)
+    assert timings.slowness.slow is found
+
+
+def test_a_dozen_alone_are_too_few():
+    """Without eight more in the same minute a dozen slow answers say nothing yet."""
+    timings = Timings()
+    answers(timings, 1.0, 100, T0 - 1000.0)
+    answers(timings, 8.0, 12, T0)
+    assert not timings.slowness.slow
 
 
 @pytest.mark.parametrize(("waiting", "found"), [(29, False), (30, True)])
