@@ -2,16 +2,14 @@
 
 Rules of this file: a key is a user, and appears in no log, metric, error or repr. Whoever waits has a place already and sleeps once; whoever
 is cancelled hands it back, in so far as nobody booked behind it counts on it. `engine/store/tenants.py` keeps the books; `admission.py` says
-what was decided.
+what was decided. LangChain is imported only where somebody asks for one of its limiters.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal
-
-from langchain_core.rate_limiters import BaseRateLimiter
+from typing import TYPE_CHECKING, Any, Literal
 
 from langchain_resilient.admission import Admission, Key, dependency
 from langchain_resilient.engine import quota
@@ -25,6 +23,9 @@ from langchain_resilient.engine.policy import Clock, SystemClock
 from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.store.opening import check_backend, open_ledger
 from langchain_resilient.engine.store.tenants import NEVER, Booking, Ledger, MemoryLedger, memory_ledger
+
+if TYPE_CHECKING:
+    from langchain_core.rate_limiters import BaseRateLimiter
 
 SECOND = 1_000_000
 YEARS = 10**15
@@ -63,7 +64,7 @@ class KeyedRateLimiter:
         *,
         user_type: str = "default",
         namespace: str = "default",
-        observers: Sequence[Observer | Literal["prometheus"]] = (),
+        observers: Sequence[Observer | Literal["prometheus", "opentelemetry"]] = (),
         clock: Clock | None = None,
     ) -> None:
         _check(backend, limits, user_type, namespace)
@@ -168,6 +169,10 @@ class KeyedRateLimiter:
         """As `acquire`, without blocking the event loop. A cancelled wait gives its place back, unless others wait behind it for whom there is no room beside."""
         return self._allowed(await self._atake(key, tokens, self._patience), tokens)
 
+    async def aadmit(self, key: str, *, tokens: int = 0, wait: bool = False) -> Admission:
+        """Take a place, and raise nothing for a limit: as `atry_acquire`, but with `wait` as patient as `aacquire`."""
+        return await self._atake(key, tokens, self._patience if wait else 0)
+
     def _allowed(self, admission: Admission, tokens: int) -> Admission:
         if admission.allowed:
             return admission
@@ -212,7 +217,12 @@ class KeyedRateLimiter:
 
         Its `acquire` raises `RateLimitedError` where the wait would be longer than `max_wait`.
         """
-        return _OneKey(self, key, tokens)
+        from langchain_resilient.one_key import OneKey  # LangChain, which limits alone don't need
+
+        return OneKey(
+            lambda blocking: (self.acquire if blocking else self.try_acquire)(key, tokens=tokens),
+            lambda blocking: (self.aacquire if blocking else self.atry_acquire)(key, tokens=tokens),
+        )
 
     def dependency(
         self, key: Key, *, tokens: int | Callable[[Any], int] = 0, wait: bool = False
@@ -227,34 +237,21 @@ class KeyedRateLimiter:
             tokens: What the request is expected to take (≥ 0, default 0), or a function of the request.
             wait: Whether it may wait for a place, for up to `max_wait`; default False.
         """
-        patience = self._patience if wait else 0
-        return dependency(lambda who, cost: self._atake(who, cost, patience), key, tokens)
+        return dependency(lambda who, cost: self.aadmit(who, tokens=cost, wait=wait), key, tokens)
 
 
-class _OneKey(BaseRateLimiter):
-    """One key's limit, as LangChain's chat models take it."""
-
-    def __init__(self, limiter: KeyedRateLimiter, key: str, tokens: int) -> None:
-        self._limiter, self._key, self._tokens = limiter, key, tokens
-
-    def acquire(self, *, blocking: bool = True) -> bool:
-        """Take a place; not `blocking`: only if there is one now."""
-        take = self._limiter.acquire if blocking else self._limiter.try_acquire
-        return take(self._key, tokens=self._tokens).allowed
-
-    async def aacquire(self, *, blocking: bool = True) -> bool:
-        """Take a place; not `blocking`: only if there is one now."""
-        take = self._limiter.aacquire if blocking else self._limiter.atry_acquire
-        return (await take(self._key, tokens=self._tokens)).allowed
+def check_limits(limits: object, path: str) -> None:
+    """Raise `SettingsError` for what can't be the limits of each user; `path` is their place in the settings."""
+    if not isinstance(limits, RateLimits):
+        raise SettingsError(f"{path}: got {limits!r}; use RateLimits(rpm=…, tpm=…)")
+    for name, instead in UNMEANT.items():
+        require(getattr(limits, name) is None, f"{path}.{name}", getattr(limits, name), instead)
+    require(bool(quota.dimensions(limits)), path, limits, "set at least one of rpm, tpm, rpd, tpd")
 
 
 def _check(backend: object, limits: object, user_type: object, namespace: object) -> None:
     check_backend(backend)
-    if not isinstance(limits, RateLimits):
-        raise SettingsError(f"limits: got {limits!r}; use RateLimits(rpm=…, tpm=…)")
-    for name, instead in UNMEANT.items():
-        require(getattr(limits, name) is None, f"limits.{name}", getattr(limits, name), instead)
-    require(bool(quota.dimensions(limits)), "limits", limits, "set at least one of rpm, tpm, rpd, tpd")
+    check_limits(limits, "limits")
     plain = isinstance(user_type, str) and user_type != "" and not set(":{}") & set(user_type)
     require(plain, "user_type", user_type, 'use a word such as "free", without ":", "{" and "}"')
     require(isinstance(namespace, str), "namespace", namespace, "use a string")

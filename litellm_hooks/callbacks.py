@@ -1,6 +1,6 @@
-"""What the Proxy calls us for: its Router is made resilient when the first request comes, and its clients are told who answered.
+"""What the Proxy calls us for: its Router is made resilient with the first request, users are held to limits, clients told who answered.
 
-Rules of this file: nothing is chosen, counted or settled here; that is the engine's, on the Router. The Proxy may make a new Router, or
+Rules of this file: nothing is chosen, counted or decided here; that is the engine's, on the Router, and `tenants`'. The Proxy may make a new Router, or
 change the present one, at any time: each request looks.
 """
 
@@ -12,9 +12,11 @@ from typing import Any
 
 from litellm.integrations.custom_logger import CustomLogger
 
+from litellm_hooks import charging
 from litellm_hooks.installing import install_with, installed_on
 from litellm_hooks.router import WRITTEN
 from litellm_hooks.settings import Settings
+from litellm_hooks.tenants import Tenants
 from litellm_hooks.upstream import NOTE
 
 
@@ -30,23 +32,60 @@ class ResilientCallbacks(CustomLogger):  # type: ignore[misc]  # LiteLLM's types
         super().__init__()
         self._settings = settings
         self._router = proxys_router if router is None else router
+        self._tenants: Tenants | None = None
 
     async def async_pre_call_hook(
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
-        """Before routing: install what is not installed yet, and forget what a client says in our name."""
+        """Before routing: install what is not installed yet, forget what a client says in our name, and take what it costs of its limits.
+
+        Raises:
+            HTTPException: 429, or 413: a limit of whoever asks; see `Tenants.admit`.
+        """
         for metadata in _metadata_of(data):
             metadata.pop(NOTE, None)
         router = self._router()
         if router is not None and installed_on(router) is None:
             install_with(router, self._settings())
+        if self._tenants is None:
+            self._tenants = Tenants(self._settings())
+        await self._tenants.admit(user_api_key_dict, data, call_type)
+
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
+        """An attempt begins, on any route: from now on the request counts as made."""
+        charge = charging.of_call(kwargs.get("litellm_call_id"))
+        if charge is not None:
+            charge.sent = True
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """A request that the engine does not serve was answered, its stream too: it is settled, if that tells what it used."""
+        charge = charging.of_call(kwargs.get("litellm_call_id"))
+        tokens = charging.tokens_of(response_obj)
+        if charge is not None and not charge.served and tokens is not None:
+            charge.answered(tokens)
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """A request came to nothing: refused behind us, or failed on a route that the engine does not serve."""
+        charge = charging.of_call(request_data.get("litellm_call_id"))
+        if charge is not None:
+            charge.failed()
 
     async def async_post_call_response_headers_hook(
         self, data: dict[str, Any], user_api_key_dict: Any, response: Any, request_headers: Any = None, **_: Any
     ) -> dict[str, str]:
-        """The headers by which a client learns who answered, after how many attempts, or when to come again."""
+        """The headers by which a client learns who answered, after how many attempts, when to come again, and what is left of its limits."""
         notes = [note for metadata in _metadata_of(data) if isinstance(note := metadata.get(NOTE), Mapping)]
-        return {HEADERS[key]: str(value) for note in notes[:1] for key, value in note.items() if key in HEADERS}
+        told = {HEADERS[key]: str(value) for note in notes[:1] for key, value in note.items() if key in HEADERS}
+        charge = charging.present()
+        return told if charge is None or response is None else charge.nearest.headers | told
 
 
 def _metadata_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -22,7 +22,9 @@ from langchain_resilient.engine.errors import require
 from langchain_resilient.engine.plan import answer
 from litellm_hooks.assembly import Assembly
 from litellm_hooks.candidates import Candidates, Lineup
+from litellm_hooks.charging import Charge, Meter, of_call
 from litellm_hooks.errors import Translated, soonest
+from litellm_hooks.expecting import most_tokens
 from litellm_hooks.readers import ROUTES
 from litellm_hooks.router import WRITTEN, RouterFace, undeprecated
 from litellm_hooks.settings import Settings, read
@@ -39,7 +41,6 @@ OTHER_CHAINS = {
     litellm.ContentPolicyViolationError: "content_policy_fallbacks",
 }
 """Failures for which LiteLLM has fallback groups of their own."""
-MOST_TOKENS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 OTHERS_MAY_ANSWER = tuple(OTHER_CHAINS)
 
 
@@ -65,7 +66,14 @@ def install(router: Any, **settings: Any) -> Installed:
         type(router).__name__,
         "give a litellm.Router",
     )
-    return install_with(router, read(settings, "install"))
+    told = read(settings, "install")
+    require(
+        not told.tenants,
+        "tenants",
+        sorted(told.tenants),
+        "leave it out: only the Proxy knows who asks; here give each user a KeyedRateLimiter's place before you call the Router",
+    )
+    return install_with(router, told)
 
 
 def install_with(router: Any, settings: Settings) -> Installed:
@@ -126,19 +134,26 @@ class Installed:
         return await self._arouted("aresponses", kwargs)
 
     async def _arouted(self, route: str, request: dict[str, Any]) -> Any:
+        charge = of_call(request.get("litellm_call_id"))
+        if charge is None:
+            return await self._aserved(route, request, None)
+        with charge.routed():
+            return await self._aserved(route, request, charge)
+
+    async def _aserved(self, route: str, request: dict[str, Any], charge: Charge | None) -> Any:
         lineup = await self._candidates.of(request)
         if lineup is None:
             return await self._acalls[route](**request)
         try:
-            return await self._aanswer(route, request, lineup)
+            return await self._aanswer(route, request, lineup, charge)
         except OTHERS_MAY_ANSWER as error:
             others = await self._candidates.others(request, _chain_for(error))
             if others is None:
                 raise
-        return await self._aanswer(route, request, others)
+        return await self._aanswer(route, request, others, charge)
 
-    async def _aanswer(self, route: str, request: Mapping[str, Any], lineup: Lineup) -> Any:
-        upstream, plan = self._plan(route, request, lineup)
+    async def _aanswer(self, route: str, request: Mapping[str, Any], lineup: Lineup, charge: Charge | None) -> Any:
+        upstream, plan = self._plan(route, request, lineup, charge)
         hands = AsyncHands(self.assembly.store, upstream, self.assembly.clock)
         with Translated(request["model"], partial(_note_failure, request, upstream)):
             if not request.get("stream"):
@@ -179,16 +194,20 @@ class Installed:
         return ROUTES[SYNC].stream(chunks, first, came.source, request["model"])
 
     # ------------------------------------------------------------------------------------------------------------ both
-    def _plan(self, route: str, request: Mapping[str, Any], lineup: Lineup) -> tuple[RouterUpstream, Plan]:
+    def _plan(
+        self, route: str, request: Mapping[str, Any], lineup: Lineup, charge: Charge | None = None
+    ) -> tuple[RouterUpstream, Plan]:
         self.strategy.register()  # a change of the Router's settings drops it without a word
         assembly, reader = self.assembly, ROUTES[route]
-        upstream = RouterUpstream(
-            self._call, self._acalls[route], request, assembly.clock.wall, reader, lineup.deployment
-        )
         streams = bool(request.get("stream"))
         whole = assembly.whole and not streams and reader.builds
+        meter = None if charge is None else Meter(reader, streams=streams or whole)
+        upstream = RouterUpstream(
+            self._call, self._acalls[route], request, assembly.clock.wall, reader if meter is None else meter.reader, lineup.deployment,
+        )  # fmt: skip
         asked = Request(
-            next(_REQUESTS), upstream, streams or whole, max_output=_most_tokens(request), input_tokens=upstream.input_tokens, whole=whole,
+            next(_REQUESTS), upstream, streams or whole, max_output=most_tokens(request), input_tokens=upstream.input_tokens, whole=whole,
+            told=None if charge is None or meter is None else charge.listener(meter, upstream),
         )  # fmt: skip
         return upstream, answer(asked, assembly.policy(lineup.rungs))
 
@@ -218,8 +237,3 @@ def _note(request: Mapping[str, Any], note: dict[str, Any]) -> None:
 
 def _chain_for(error: Exception) -> str:
     return next(chain for kind, chain in OTHER_CHAINS.items() if isinstance(error, kind))
-
-
-def _most_tokens(request: Mapping[str, Any]) -> int | None:
-    given = next((request[name] for name in MOST_TOKENS if request.get(name)), None)
-    return given if isinstance(given, int) and given > 0 else None

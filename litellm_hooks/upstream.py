@@ -10,7 +10,6 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import litellm
 from litellm.litellm_core_utils.asyncify import run_async_function
 
 from langchain_resilient.engine.classify import Headroom, read_headroom
@@ -21,6 +20,7 @@ from langchain_resilient.engine.policy import Target
 from litellm_hooks import chunks
 from litellm_hooks.chunks import ChunkContinuation
 from litellm_hooks.deployments import Candidate
+from litellm_hooks.expecting import prompt_tokens
 from litellm_hooks.readers import CHAT, Reader
 from litellm_hooks.router import WRITTEN
 from litellm_hooks.strategy import chosen
@@ -32,7 +32,6 @@ ALONE = {
 """One attempt, of one deployment."""
 NOTE = "resilience"
 """Under which a request's metadata tell how it went: `provider` and `attempts`, or `attempts` and perhaps `retry_after` (seconds)."""
-TOKEN_MARGIN = 1.1
 
 
 class Came(NamedTuple):
@@ -83,9 +82,7 @@ class RouterUpstream:
     def input_tokens(self) -> int:
         """A local estimate of the prompt, 10 % on the safe side; counted once."""
         if self._tokens is None:
-            messages = self._request.get("messages")
-            said = {"text": str(self._request.get("input") or "")} if messages is None else {"messages": messages}
-            self._tokens = int(litellm.token_counter(**said) * TOKEN_MARGIN) + 1
+            self._tokens = prompt_tokens(self._request)
         return self._tokens
 
     # --------------------------------------------------------------------------------------------------------- calling

@@ -32,6 +32,7 @@ LINES: dict[str, float] = {
     f"{TOP}.binding": 9,
     f"{TOP}.structured": 9,
     f"{TOP}.unseen": 9,
+    f"{TOP}.tracing": 9,
     f"{TOP}.messages": 9,
     f"{TOP}.messages.*": 9,
     f"{TOP}.upstream": 9,
@@ -40,8 +41,10 @@ LINES: dict[str, float] = {
     f"{TOP}.hanging_up": 9,
     f"{TOP}.limiter": 9,
     f"{TOP}.raised": 9,
-    f"{TOP}.keyed": 9,
-    f"{TOP}.admission": 9,
+    f"{TOP}.letters": 9,
+    f"{TOP}.keyed": 8.5,  # litellm_hooks uses it too: no LangChain, but for who asks for one of its limiters
+    f"{TOP}.one_key": 8.4,
+    f"{TOP}.admission": 8.3,
     f"{TOP}.providers": 9,
     f"{TOP}.identity": 9,
     f"{TOP}.call": 9,
@@ -83,6 +86,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.plan": 6,
     f"{ENGINE}.plan.story": 5.9,
     f"{ENGINE}.plan.racing": 5.7,
+    f"{ENGINE}.plan.keeping": 5.2,
     f"{ENGINE}.plan.recovery": 5.6,
     f"{ENGINE}.plan.admission": 5.5,
     f"{ENGINE}.plan.settling": 5.5,
@@ -133,7 +137,9 @@ LINES: dict[str, float] = {
 THIRD_PARTY: dict[str, set[str]] = {
     f"{ENGINE}.store.redis.post.dial": {"redis"},
     f"{ENGINE}.dead_letters.redis": {"redis"},
+    f"{ENGINE}.dead_letters.sealing": {"cryptography"},
     f"{ENGINE}.observe.prometheus": {"prometheus_client"},
+    f"{ENGINE}.observe.instruments": {"prometheus_client"},
     f"{ENGINE}.observe.opentelemetry": {"opentelemetry"},
     f"{ENGINE}*": set(),
     f"{TOP}.config": {"pydantic", "pydantic_core", "yaml"},  # litellm_hooks uses it: no LangChain
@@ -141,6 +147,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     f"{TOP}.middleware*": {"langchain", "langchain_core", "langgraph"},
     f"{TOP}.providers": {"langchain", "langchain_core"},  # init_chat_model, which turns a spec into a model
     f"{TOP}.unseen": {"langchain_core", "langsmith"},
+    f"{TOP}.tracing": {"langchain_core", "langsmith"},
     f"{TOP}.admission": {"starlette"},  # where somebody asks for a FastAPI dependency
     f"{TOP}.cli.import_litellm": {"yaml"},
     f"{TOP}.cli*": {"langchain_core", "pydantic", "rich", "typer"},
@@ -154,6 +161,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     },
     f"{TOP}.testing*": {"langchain_core", "pydantic"},
     f"{TOP}.*": {"langchain_core", "pydantic"},
+    "litellm_hooks.tenants": {"litellm", "fastapi"},  # the error that the Proxy turns into a refusal
     "litellm_hooks.proxy": {"litellm", "yaml"},  # values in the environment are YAML's, as in the file
     "litellm_hooks*": {"litellm"},
 }

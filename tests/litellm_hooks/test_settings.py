@@ -56,6 +56,14 @@ def test_a_deployment_s_id_may_be_a_number():
         ({"deployments": {"a": {"limit": {}}}}, "deployments.a"),
         ({"deployments": {"a": {"max_latency": -1}}}, "max_latency"),
         ({"deployments": {"a": {"limits": {"rpms": 1}}}}, "rpm"),
+        ({"tenants": ["key"]}, "tenants: got"),
+        ({"tenants": {"keys": {"rpm": 1}}}, "tenants: got 'keys'; did you mean 'key'"),
+        ({"tenants": {"team": 5}}, r"tenants\.team: got 5"),
+        ({"tenants": {"key": {"rpms": 1}}}, r"tenants\.key: .*'rpms'"),
+        ({"tenants": {"key": {"rpm": "many"}}}, r"tenants\.key\.rpm: got 'many'"),
+        ({"tenants": {"user": {"rpm": -1}}}, r"tenants\.user: RateLimits\.rpm"),
+        ({"tenants": {"user": {"itpm": 5}}}, r"tenants\.user\.itpm: got 5; .*tpm"),
+        ({"tenants": {"end_user": {}}}, r"tenants\.end_user: .*at least one"),
         ("fast", "install"),
     ],
 )
@@ -63,6 +71,16 @@ def test_a_mistake_is_named(given: object, told: str):
     """What is unknown or makes no sense is refused by an error that names the field."""
     with pytest.raises(SettingsError, match=told):
         read(given, "install")
+
+
+def test_limits_of_users_are_read():
+    """Each kind of the Proxy's users has limits of its own, as a mapping or as the dataclass; what is empty is none."""
+    given = {"key": {"rpm": 60, "tpm": "1000", "burst": 5}, "team": RateLimits(rpd=9), "user": None}
+    assert read({"tenants": given}, "x").tenants == {
+        "key": RateLimits(rpm=60, tpm=1000, burst=5),
+        "team": RateLimits(rpd=9),
+    }
+    assert read({"tenants": None}, "x").tenants == read({}, "x").tenants == {}
 
 
 def test_a_backend_is_not_shown():
