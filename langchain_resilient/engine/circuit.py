@@ -253,6 +253,11 @@ def _count(
     return _open(state, settings, now, outcome, floor=floor, spread=spread, reopened=0)
 
 
+def reset(state: CircuitState, now: int) -> CircuitState:
+    """A new, closed circuit, because somebody vouches for the provider. Its generation is new: what is under way counts no more."""
+    return _begin(state, "closed", now, reopened=0)
+
+
 def slice_of(settings: Circuit) -> int:
     """How long one bucket of the window is, µs."""
     return max(1, int(settings.window * 1_000_000) // BUCKETS)

@@ -123,6 +123,11 @@ class Account:
             self.blocked_until = until
             self.blocked_reason = reason
 
+    def unblock(self) -> None:
+        """Forget why the credential was left alone. What it has used of the limits, and how far a 429 cut them, stays true."""
+        self.blocked_until = self.throttles = self.forbidden = 0
+        self.blocked_reason = "blocked"
+
     def status(self, target: Target, now: int) -> dict[str, object]:
         """For people: seconds, and the share of each limit's bucket that is free."""
         scale = self.scale_at(now)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from langchain_resilient.engine import budget, circuit, quota
 from langchain_resilient.engine.effects import NOT_PLAIN, Admit, Look, Place, Queued, Refused, Report, Settled, Ticket
 from langchain_resilient.engine.errors import unknown_name
-from langchain_resilient.engine.events import Event, Refusal
+from langchain_resilient.engine.events import CircuitChanged, Event, Refusal
 from langchain_resilient.engine.histogram import ENOUGH_SAMPLES
 from langchain_resilient.engine.latency import Silence
 from langchain_resilient.engine.policy import Target
@@ -407,6 +407,19 @@ class MemoryStore:
             raise unknown_name("override", mode, OVERRIDES)
         with self._turn:
             self._route(target).override = mode
+
+    def reset(self, target: Target, *, blocks: bool = True) -> tuple[CircuitChanged, ...]:
+        """Have a target asked again at once: a new circuit, no override and, if `blocks`, no block of the credential; returns what changed."""
+        with self._turn:
+            route, before = self._route(target), self._route(target).circuit.phase
+            route.circuit, route.override = circuit.reset(route.circuit, self._now()), None
+            if blocks:
+                self._account(target).unblock()
+        return () if before == "closed" else (CircuitChanged(target.name, before, "closed", "reset"),)
+
+    def mode(self, target: Target) -> Override | None:
+        """How its circuit is set aside by hand, as far as this process knows; None: it rules."""
+        return self._route(target).override
 
     def flush(self, seconds: float = 0.5) -> None:
         """Send what others have not been told yet: there is nobody to tell."""

@@ -8,6 +8,7 @@ from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Look, Queued, Refused, Report, Ticket
 from langchain_resilient.engine.errors import SettingsError
+from langchain_resilient.engine.events import CircuitChanged
 from langchain_resilient.engine.policy import Price
 from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.store.memory import MemoryStore, memory_store
@@ -210,6 +211,31 @@ def test_all_open_probes_the_soonest_early(store, clock):
     clock.advance(5.0)
     store.override(b, "forced_open")
     assert [reason for reason, _ in refused(store, a, b, looks_early=True)] == ["circuit_open", "forced_open"]
+
+
+def test_a_reset_lets_requests_flow_at_once(store):
+    """Open by itself and by hand, and its credential blocked: all of it is forgotten, and what ran before then counts no more."""
+    item = target("a")
+    late, refused_key = admitted(store, item), admitted(store, item)
+    opened(store, item)
+    settle(store, refused_key, K.AUTH)
+    store.override(item, "forced_open")
+    assert store.reset(item) == (CircuitChanged("a", "open", "closed", "reset"),)
+    settle(store, late, K.SERVER_ERROR)
+    status = store.status(item)
+    assert (status["circuit"], status["override"], status["blocked"], status["failures_in_a_row"]) == (
+        "closed", None, None, 0,
+    )  # fmt: skip
+    assert not admitted(store, item).probe
+    assert store.reset(item) == ()
+
+
+def test_a_reset_of_the_circuit_alone_keeps_the_block(store):
+    """Without `blocks` a refused key stays left alone: nobody has vouched for it."""
+    item = target("a")
+    settle(store, admitted(store, item), K.AUTH)
+    store.reset(item, blocks=False)
+    assert refused(store, item) == [("auth", 300.0)]
 
 
 def test_an_unknown_override_names_the_right_ones(store):

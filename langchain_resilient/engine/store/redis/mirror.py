@@ -212,6 +212,20 @@ class Mirror(MemoryStore):
         if reply is DOWN:
             self._due[pair] = mode
 
+    def reset(self, target: Target, *, blocks: bool = True) -> tuple[CircuitChanged, ...]:
+        """As in memory, for the whole fleet, whose observers hear of it as of any change.
+
+        While Redis is away it holds in this process; of all that the fleet is told later that nothing is set by hand any more.
+        """
+        pair = (target.route, target.account)
+        self._known[pair] = target
+        reply = self._courier.ask(wire.reset(self._keys, target, blocks=blocks)).result()
+        if reply is DOWN:
+            self._due[pair] = None
+            return super().reset(target, blocks=blocks)
+        self.status(target)  # which follows the fleet: the next request of this process knows
+        return ()
+
     def status(self, target: Target) -> dict[str, object]:
         """What the fleet knows of one target, for people: seconds, and no secrets. `shared` is False while Redis is away."""
         self._known[(target.route, target.account)] = target

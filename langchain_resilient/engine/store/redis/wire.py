@@ -333,6 +333,11 @@ def override(keys: Keys, target: Target, mode: Override | None) -> Operation:
     return Operation("override", (keys.meta, *keys.of(target)), (mode or "",))
 
 
+def reset(keys: Keys, target: Target, *, blocks: bool) -> Operation:
+    """Have a provider asked again at once by the whole fleet; `blocks`: whatever is held against the credential too."""
+    return Operation("reset", (keys.meta, *keys.of(target)), (int(blocks),))
+
+
 def carry(keys: Keys, target: Target, generation: int, open_for: int, blocked_for: int, reason: str) -> Operation:
     """Tell the fleet what was found open or blocked while it could not be asked; µs that are left.
 

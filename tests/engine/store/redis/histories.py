@@ -141,6 +141,13 @@ class Overrides(NamedTuple):
     mode: str | None
 
 
+class Resets(NamedTuple):
+    """Somebody vouches for a provider, and maybe for the credential."""
+
+    target: int
+    blocks: bool
+
+
 class FlushesScripts(NamedTuple):
     """The server forgets the script."""
 
@@ -161,7 +168,7 @@ class FailsOver(NamedTuple):
 
 
 Step = (
-    Passes | Reaches | StepsBack | Asks | AsksAgain | Leaves | Opens | Ends | Renews | Crashes | Serves | Recovers | Together | Overrides
+    Passes | Reaches | StepsBack | Asks | AsksAgain | Leaves | Opens | Ends | Renews | Crashes | Serves | Recovers | Together | Overrides | Resets
     | FlushesScripts | Loses | Remembers | FailsOver
 )  # fmt: skip
 
@@ -336,6 +343,7 @@ STEPS = {
     "crashes": (1, st.builds(Crashes, SOME)),
     "together": (7, st.builds(Together, st.lists(st.one_of(asks(), ENDS, ENDS, OPENS, RENEWS, LEAVES), min_size=2, max_size=4).map(tuple))),
     "overrides": (4, st.builds(Overrides, st.integers(0, 2), st.sampled_from([None, "forced_open", "disabled", "metrics_only", None]))),
+    "resets": (2, st.builds(Resets, st.integers(0, 2), MAYBE)),
     "steps back": (2, st.builds(StepsBack, TIMES)),
     "flushes": (1, st.just(FlushesScripts())),
     "loses": (2, st.builds(Loses, st.sampled_from(["route", "account", "leases", "line", "meta", "all"]), st.integers(0, 2))),

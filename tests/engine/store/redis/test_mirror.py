@@ -1,11 +1,14 @@
 """What a process knows of the fleet, and what it does alone."""
 
+import time
+
 from langchain_resilient.engine.circuit import CircuitState
 from langchain_resilient.engine.classify import ErrorKind as K
 from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked
 from langchain_resilient.engine.quota import Scale
 from langchain_resilient.engine.store.account import Account
 from langchain_resilient.engine.store.redis.mirror import mirrored
+from langchain_resilient.engine.store.redis.store import RedisStore
 from langchain_resilient.engine.store.redis.wire import Seen
 from langchain_resilient.engine.store.state import Route
 from tests.engine.harness import admitted, ask_for, settle, target
@@ -109,3 +112,43 @@ def test_only_what_is_new_is_news():
     assert mirrored(item, Route(), Account(), SEEN, 10_000_000, 80_000_000)[1:] == []
     short = SEEN._replace(blocked_reason="blocked", circuit=CircuitState())
     assert mirrored(item, Route(), Account(), short, 10_000_000, 60_000_000) == []
+
+
+def test_a_reset_holds_in_the_whole_fleet(stores):
+    """Who vouches for a provider in one process has it asked at once in all; the others' observers hear that the circuit closed."""
+    here, there, item = stores(), stores(), target("a")
+    heard = []
+
+    def observe(event):
+        heard.append(event)
+
+    there.listen(observe, [item])
+    late = admitted(here, item)
+    for _ in range(5):
+        settle(here, admitted(here, item), K.SERVER_ERROR)
+    settle(here, late, K.AUTH)
+    here.override(item, "forced_open")
+    there._courier.flush()
+    here.reset(item, blocks=False)
+    status = there.status(item)
+    assert (status["circuit"], status["override"], status["blocked"]) == ("closed", None, "auth")
+    here.reset(item)
+    assert there.status(item)["blocked"] is None
+    settle(there, admitted(there, item))
+    assert [event for event in heard if isinstance(event, CircuitChanged)] == [
+        CircuitChanged("a", "closed", "open", "server_error"), CircuitChanged("a", "open", "closed", "reset"),
+    ]  # fmt: skip
+
+
+def test_a_reset_while_redis_is_away_holds_here():
+    """Alone, a process lets its own requests flow; of all that the fleet is told later that nothing is set by hand any more."""
+    store, item = RedisStore("redis://127.0.0.1:1", "away", now=time.monotonic, rand=lambda: 0.5), target("a")
+    try:
+        for _ in range(5):
+            settle(store, admitted(store, item), K.SERVER_ERROR)
+        store.override(item, "forced_open")
+        assert store.reset(item) == (CircuitChanged("a", "open", "closed", "reset"),)
+        assert not admitted(store, item).probe
+        assert store._due == {("a", "a:key"): None}
+    finally:
+        store.close()

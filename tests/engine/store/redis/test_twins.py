@@ -69,7 +69,7 @@ def test_memory_and_redis_agree(talk, part):
 
 CASES = """
 step Passes, step Reaches, step StepsBack, step Asks, step AsksAgain, step Leaves, step Opens, step Ends, step Renews, step Crashes, step Serves, step Slackens,
-step Recovers, step Together, step Overrides, step FlushesScripts, step Loses, step Remembers, step FailsOver, failed over,
+step Recovers, step Together, step Overrides, step Resets, reset closed, reset half_open, reset open, block lifted, block kept, step FlushesScripts, step Loses, step Remembers, step FailsOver, failed over,
 lost route, lost account, lost leases, lost line, lost meta, lost all,
 granted, charged, leased, passed, finishes, probe, raced, inline probe, explored, half_opens, to_end, in spite of slowness,
 queued first, queued second, asked again: granted, asked again: still waits, rejected, not plain,
@@ -102,6 +102,8 @@ BROKEN = {
     "leases never lapse": ('redis.call("ZREMRANGEBYSCORE", it.leases, "-inf", text(now))', ""),
     "blocks are shortened": ("if til > account.blocked_until then", "if true then"),
     "the line is not respected": ("if front and front ~= ask.attempt then return", "if false then return"),
+    "a reset goes on in the old generation": ('return begin(state, "closed", now, 0)\n  end\n\n  -- Micro', "return Circuit.new()\n  end\n\n  -- Micro"),
+    "a reset keeps the override": ('it.route.override, it.route.dirty = "", true', "it.route.dirty = true"),
     "large numbers lose digits": ('return string.format("%.0f", number)', "return string.format('%.0f', tonumber(string.format('%.14g', number)))"),
     "limits recover too fast": ("(now - since) * 50 / MINUTE", "(now - since) * 60 / MINUTE"),
 }  # fmt: skip

@@ -330,6 +330,17 @@ class Twins:
         self.mine.override(self._target(step.target), step.mode)
         self.theirs.override(self._target(step.target), step.mode)
 
+    def _Resets(self, step):  # noqa: N802
+        target = self._target(step.target)
+        before, blocked = (
+            self.mine._route(target).circuit.phase,
+            self.mine._account(target).blocked_until > self.clock.latest,
+        )
+        self.reached[f"reset {before}"] += 1
+        self.reached[f"block {'lifted' if step.blocks else 'kept'}"] += blocked
+        self.mine.reset(target, blocks=step.blocks)
+        self.theirs.reset(target, blocks=step.blocks)
+
     def _FlushesScripts(self, step):  # noqa: N802
         self.talk.say("SCRIPT", "FLUSH")
 

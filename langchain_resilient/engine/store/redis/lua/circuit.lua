@@ -31,6 +31,10 @@ local Circuit = lazily(function(Circuit)
     }
   end
 
+  function Circuit.reset(state, now)
+    return begin(state, "closed", now, 0)
+  end
+
   -- Microseconds until the circuit may let one more call in. settings: interval (of raced probes), half_open_max_calls.
   function Circuit.wait_for_place(state, settings, now, raced, early)
     if state.phase == "closed" then return 0 end

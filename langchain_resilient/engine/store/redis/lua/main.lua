@@ -102,6 +102,16 @@ local Rare = lazily(function(Rare)
     return 0
   end
 
+  -- Somebody vouches for a provider.
+  function Rare.reset(keys, words)
+    local it = provider(keys, 2)
+    it.route.override, it.route.dirty = "", true
+    Route.set(it.route, Circuit.reset(it.route.circuit, now), "reset", 0)
+    if words[1] == "1" then Account.unblock(it.account) end
+    changed()
+    return 0
+  end
+
   -- Back from a time on its own: what a process found open or blocked meanwhile, as what is left of it.
   function Rare.carry(keys, words)
     local it = provider(keys, 2)

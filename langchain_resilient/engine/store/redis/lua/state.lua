@@ -89,6 +89,11 @@ function Account.block(account, til, reason)
   end
 end
 
+function Account.unblock(account)
+  account.dirty = true
+  account.blocked_until, account.throttles, account.forbidden, account.blocked_reason = 0, 0, 0, "blocked"
+end
+
 function Account.scale(account)
   return Quota.scale_at(account.permille, account.since, now)
 end
