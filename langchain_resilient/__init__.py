@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.circuit import Circuit as Circuit
     from langchain_resilient.engine.classify import ErrorKind as ErrorKind
     from langchain_resilient.engine.classify import classify_error as classify_error
+    from langchain_resilient.engine.dead_letters.opening import DeadLetters as DeadLetters
+    from langchain_resilient.engine.dead_letters.replaying import ReplayReport as ReplayReport
     from langchain_resilient.engine.errors import AllProvidersFailedError as AllProvidersFailedError
     from langchain_resilient.engine.errors import CircuitOpenError as CircuitOpenError
     from langchain_resilient.engine.errors import DeadlineExceededError as DeadlineExceededError
@@ -47,6 +49,8 @@ _HOMES = {
     "Timeouts": "engine.policy",
     "Price": "engine.policy",
     "RateLimits": "engine.quota",
+    "DeadLetters": "engine.dead_letters.opening",
+    "ReplayReport": "engine.dead_letters.replaying",
     "ErrorKind": "engine.classify",
     "classify_error": "engine.classify",
     "exponential_backoff": "engine.retrying",

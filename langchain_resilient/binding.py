@@ -144,15 +144,15 @@ class Binding:
     Args:
         make: Binds it to one provider's model, in that provider's own way; tells what it had to leave out.
         first: The first provider, which is bound at once.
-        told: What tells it from any other binding, for cache keys.
+        told: What tells it from any other binding, as values: for cache keys, and for dead letters.
     """
 
     def __init__(
-        self, make: Callable[[Client], tuple[Any, tuple[str, ...]]], first: Client, told: Callable[[], str]
+        self, make: Callable[[Client], tuple[Any, tuple[str, ...]]], first: Client, told: Callable[[], dict[str, Any]]
     ) -> None:
         self._make = make
         self._first = first
-        self._told = told
+        self.told = told
         # By the client itself, which is hashed by identity: it stays alive, and with it what it is the key of.
         self._ways: dict[Client, Way] = {first: _way(first, *make(first))}
         bound = self._ways[first].arguments
@@ -162,7 +162,7 @@ class Binding:
 
     def __repr__(self) -> str:
         """Complete and without addresses: it becomes part of LangChain's cache keys."""
-        return f"Binding({self._told()})"
+        return f"Binding({', '.join(f'{name}={value!r}' for name, value in self.told().items())})"
 
     @property
     def structures(self) -> bool:
@@ -236,8 +236,8 @@ def tools(first: Client, given: Sequence[Any], tool_choice: Any, settings: Mappi
         fitted, left_out = fit_arguments({"tools": list(given), **settings}, client.word, first.word)
         return client.model.bind_tools(fitted.pop("tools", []), **_both(fitted, chosen)), changes + left_out
 
-    def told() -> str:
-        return f"tools={_shapes(given)}, tool_choice={tool_choice!r}, settings={sorted(settings.items())!r}"
+    def told() -> dict[str, Any]:
+        return {"tools": _shapes(given), "tool_choice": tool_choice, "settings": sorted(settings.items())}
 
     return Binding(make, first, told)
 
@@ -256,8 +256,8 @@ def structured(first: Client, schema: Any, settings: Mapping[str, Any]) -> Bindi
             left_out = ", ".join(sorted(settings.keys() - raw.keys()))
             return client.model.with_structured_output(schema, **raw), (f"structured output's {left_out} left out",)
 
-    def told() -> str:
-        return f"schema={_shapes([schema])}, settings={sorted(settings.items())!r}"
+    def told() -> dict[str, Any]:
+        return {"schema": _shapes([schema]), "settings": sorted(settings.items())}
 
     return Binding(make, first, told)
 
@@ -305,8 +305,8 @@ def _chosen(given: Any) -> str | None:
     return str(given)
 
 
-def _shapes(given: Sequence[Any]) -> str:
-    return repr([_shape(item) for item in given])
+def _shapes(given: Sequence[Any]) -> list[Any]:
+    return [_shape(item) for item in given]
 
 
 def _shape(item: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple, cast
 
@@ -14,14 +15,17 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import var_child_runnable_config
 
 from langchain_resilient.binding import HIDDEN
-from langchain_resilient.engine.effects import Plan, Request
+from langchain_resilient.engine.dead_letters.keeping import Keeper
+from langchain_resilient.engine.effects import Later, Plan, Request
 from langchain_resilient.engine.errors import is_number, require, unknown_name
-from langchain_resilient.engine.events import Decision
+from langchain_resilient.engine.events import Attempt, Decision
 from langchain_resilient.engine.plan import answer
 from langchain_resilient.engine.policy import Policy, SystemClock, Target
 from langchain_resilient.engine.quota import LANES, Lane
 from langchain_resilient.engine.store.memory import MemoryStore
+from langchain_resilient.letters import content_of, key_of
 from langchain_resilient.limiter import Patience
+from langchain_resilient.tracing import listener
 from langchain_resilient.upstream import ChatUpstream
 
 _REQUESTS = count(1)
@@ -43,6 +47,8 @@ class Engine(NamedTuple):
     """Of each provider's configuration."""
     whole: bool
     """Whether unstreamed answers are streamed inside."""
+    keeper: Keeper | None = None
+    """Who keeps what nobody could answer."""
 
     def call(
         self,
@@ -68,15 +74,17 @@ class Engine(NamedTuple):
         if HIDDEN in kwargs:
             binding = kwargs[HIDDEN]
             kwargs = {key: value for key, value in kwargs.items() if key != HIDDEN}
+        stop = self.stop if stop is None else stop
         upstream = ChatUpstream(
-            messages, self.stop if stop is None else stop, run_manager, kwargs, self.clock.wall, patience,
+            messages, stop, run_manager, kwargs, self.clock.wall, patience,
             first=self.policy.targets[0].client, binding=binding,
         )  # fmt: skip
         decisions: list[Decision] | None = [] if self.records else None
         whole = self.whole and not streams
         request = Request(
             next(_REQUESTS), upstream, streams or whole, options.lane, options.tenant, options.deadline, allowed, upstream.input_tokens,
-            None if decisions is None else decisions.append, whole,
+            listener(run_manager, None if decisions is None else decisions.append), whole,
+            None if self.keeper is None else kept_by(self.keeper, options.key, options.tenant, partial(content_of, messages, stop, kwargs, binding)),
         )  # fmt: skip
         return _Call(answer(request, self.policy), upstream, decisions)
 
@@ -88,6 +96,13 @@ def _most_tokens(kwargs: Mapping[str, Any], otherwise: int | None) -> int | None
         if isinstance(value, int) and is_number(value, least=1):
             return value
     return otherwise
+
+
+def kept_by(
+    keeper: Keeper, key: str | None, tenant: str | None, content: Callable[[], dict[str, Any]]
+) -> Callable[[str, tuple[Attempt, ...]], Later]:
+    """How a call is put away, if nobody answers it: only then is anything made of it."""
+    return keeper.keeping(lambda: key_of(content(), tenant) if key is None else key, tenant, content)
 
 
 class _Call(NamedTuple):
@@ -128,6 +143,7 @@ class _Options(NamedTuple):
     deadline: float | None = None
     tenant: str | None = None
     lane: Lane = "interactive"
+    key: str | None = None
 
 
 _NO_OPTIONS = _Options()
@@ -164,6 +180,9 @@ def _read_options(configurable: Mapping[str, Any]) -> _Options:
     )
     require(deadline is None or is_number(deadline), "configurable.deadline", deadline, "give seconds from now > 0")
     require(tenant is None or isinstance(tenant, str), "configurable.tenant", tenant, "give a name, or leave it out")
+    key = configurable.get("idempotency_key")
+    ok = key is None or (isinstance(key, str) and bool(key))
+    require(ok, "configurable.idempotency_key", type(key).__name__, "give a text that is not empty, or leave it out")
     if not isinstance(lane, str) or lane not in LANES:
         raise unknown_name("configurable.lane", lane, list(LANES))
-    return _Options(deadline, tenant, cast("Lane", lane))
+    return _Options(deadline, tenant, cast("Lane", lane), key)

@@ -17,7 +17,12 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import (
+    AsyncCallbackManager,
+    AsyncCallbackManagerForLLMRun,
+    CallbackManager,
+    CallbackManagerForLLMRun,
+)
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -33,16 +38,21 @@ from langchain_resilient.call import Engine, configurable_of, options_of
 from langchain_resilient.config import Provider, check_settings, read_yaml
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
+from langchain_resilient.engine.dead_letters.box import Box
+from langchain_resilient.engine.dead_letters.keeping import Keeper, keeper_of
+from langchain_resilient.engine.dead_letters.opening import DeadLetters
+from langchain_resilient.engine.dead_letters.replaying import Replayer, ReplayReport
 from langchain_resilient.engine.drive import AsyncHands, Hands, arun, astream, drain, run, stream
 from langchain_resilient.engine.errors import (
     InvalidOutputError,
     ResilienceError,
     SettingsConflict,
     SettingsError,
+    require,
     unknown_name,
     warn_user,
 )
-from langchain_resilient.engine.events import Observer, Watching
+from langchain_resilient.engine.events import LettersWatched, Observer, Watching
 from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.observe.capture import CaptureObserver
 from langchain_resilient.engine.observe.fanout import Fanout
@@ -53,9 +63,11 @@ from langchain_resilient.engine.routing import Routing
 from langchain_resilient.engine.store.opening import MEMORY, open_store, shown
 from langchain_resilient.engine.store.state import OVERRIDES, Override
 from langchain_resilient.identity import common_profile, digest, profile_of
+from langchain_resilient.letters import asking, in_a_loop
 from langchain_resilient.providers import Client, build
 from langchain_resilient.raised import widen
 from langchain_resilient.structured import StructuredOutput
+from langchain_resilient.tracing import run_of, streamed
 
 STANDARD = ("temperature", "max_tokens")
 
@@ -67,8 +79,8 @@ class ResilientChatModel(BaseChatModel):
         >>> model = ResilientChatModel(providers=["openai:gpt-4.1", "anthropic:claude-sonnet-4-5"])  # doctest: +SKIP
         >>> model.invoke("Hello")  # doctest: +SKIP
 
-    Per call, `config={"configurable": {...}}` takes `deadline` (seconds from now, > 0), `tenant` (a name for your records) and `lane`
-    ("interactive", "batch" or "replay").
+    Per call, `config={"configurable": {...}}` takes `deadline` (seconds from now, > 0), `tenant` (a name for your records), `lane`
+    ("interactive", "batch" or "replay") and `idempotency_key` (of a dead letter and its late answer; default: made of tenant and question).
 
     Raises:
         SettingsError: At construction, for anything unknown or nonsensical; it names the field, what was given and the fix.
@@ -101,10 +113,13 @@ class ResilientChatModel(BaseChatModel):
     nothing is shown before the stream has ended well, so anybody may begin anew. "raise": the error at once."""
     max_pending: int | None = None
     """Requests that may wait or run in this process at a time (≥ 1); None: unbounded."""
-    dead_letters: None = None
-    """Not built yet: None."""
-    observers: SkipValidation[Sequence[Observer | Literal["prometheus"]]] = ()
-    """Who is told of every event; "prometheus" stands for a `PrometheusObserver` on the default registry."""
+    dead_letters: InstanceOf[DeadLetters] | bool | str | None = None
+    """Where requests are kept that nobody answered and somebody may later; None: nowhere. True: the backend's Redis, else a file in the
+    working directory; a path, "sqlite:///path" or a URL of Redis; or a `DeadLetters` for more. Prompts are written there, credentials
+    never. See `replay`."""
+    observers: SkipValidation[Sequence[Observer | Literal["prometheus", "opentelemetry"]]] = ()
+    """Who is told of every event; "prometheus" stands for a `PrometheusObserver` on the default registry, "opentelemetry" for an
+    `OpenTelemetryObserver` on the global meter provider."""
     classifier: SkipValidation[Classifier | None] = None
     """Asked of every provider's exception before our own; answers an `ErrorKind`, or None to leave it to ours."""
     include_decision: bool = False
@@ -210,10 +225,18 @@ class ResilientChatModel(BaseChatModel):
         by_name = {target.name: target for target in targets}
         gate = weakref.ref(policy.gate)
         fanout(
-            Watching(tuple(by_name), lambda name: store.budget(by_name[name]), lambda: getattr(gate(), "pending", None))
+            Watching(
+                tuple(by_name),
+                lambda name: store.budget(by_name[name]),
+                lambda: getattr(gate(), "pending", None),
+                lambda name: store.mode(by_name[name]),
+            )
         )
         allowed = self.max_tokens or getattr(targets[0].client.model, "max_tokens", None)
         digests = {target.name: digest(target) for target in targets}
+        keeper = self._keeper()
+        if keeper is not None:
+            fanout(LettersWatched(keeper.counts))
         return Engine(
             policy,
             store,
@@ -223,7 +246,15 @@ class ResilientChatModel(BaseChatModel):
             self.include_decision,
             digests,
             whole=self.hedge is not None or self.timeouts.watch_calls,
+            keeper=keeper,
         )
+
+    def _keeper(self) -> Keeper | None:
+        given = self.dead_letters
+        if given is None or given is False:
+            return None
+        settings = given if isinstance(given, DeadLetters) else DeadLetters(given)
+        return keeper_of(settings, self.backend, self.namespace)
 
     @classmethod
     def from_yaml(cls, path: str | os.PathLike[str], **settings: Any) -> ResilientChatModel:
@@ -348,9 +379,10 @@ class ResilientChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """Ask for a stream of chunks. Callbacks hear of retries (`on_retry`) from `invoke` alone: LangChain keeps them from `_stream`."""
-        chunks = super().stream(input, config, stop=stop, **kwargs)
+        run = run_of(config, CallbackManager)
+        chunks = super().stream(input, config if run is None else run.config, stop=stop, **kwargs)
         # Only until the first chunk: by then the request is made, and a context must not stay changed while the caller has the word.
-        with options_of(config):
+        with options_of(config), streamed(run):
             first = next(chunks, None)
         if first is not None:
             yield first
@@ -365,9 +397,10 @@ class ResilientChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[AIMessageChunk]:
         """Ask for a stream of chunks. Callbacks hear of retries (`on_retry`) from `invoke` alone: LangChain keeps them from `_stream`."""
-        chunks = super().astream(input, config, stop=stop, **kwargs)
+        run = run_of(config, AsyncCallbackManager)
+        chunks = super().astream(input, config if run is None else run.config, stop=stop, **kwargs)
         try:
-            with options_of(config):
+            with options_of(config), streamed(run):
                 first = await anext(chunks, None)
             if first is not None:
                 yield first
@@ -448,11 +481,66 @@ class ResilientChatModel(BaseChatModel):
         """Let a provider's circuit rule again."""
         self._engine.store.override(self._named(provider), None)
 
+    def reset(self, provider: str, *, blocks: bool = True) -> None:
+        """Have a provider asked again at once: its circuit is as new, and nothing that was set by hand holds.
+
+        Args:
+            provider: Its name.
+            blocks: Whether its credential is left alone no longer either, whatever a 429, a refused key or a used-up quota said.
+
+        Raises:
+            SettingsError: For an unknown provider.
+        """
+        for change in self._engine.store.reset(self._named(provider), blocks=blocks):
+            self._engine.policy.observe(change)
+
     def _named(self, provider: str) -> Target:
         for target in self._engine.policy.targets:
             if target.name == provider:
                 return target
         raise unknown_name("provider", provider, [target.name for target in self._engine.policy.targets])
+
+    @property
+    def letters(self) -> Box:
+        """The dead letters: what waits, what is parked, and late answers by their idempotency key (`result`).
+
+        Raises:
+            SettingsError: The model keeps none.
+        """
+        keeper = self._engine.keeper
+        require(keeper is not None, "dead_letters", None, "set it, say to True")
+        return cast("Keeper", keeper).box
+
+    def replay(self, *, through: Runnable[Any, Any] | None = None, **settings: Any) -> ReplayReport:
+        """Ask the dead letters that are due again, in the lane "replay", and keep their answers for `letters.result(key)`.
+
+        Args:
+            through: Who is given a letter's messages instead of this model: a chain around it, say, with its own parser behind it.
+            settings: `concurrency` (letters at a time, ≥ 1, default 4), `most` (how many at all), `wait` (True: go on until interrupted;
+                default: until none is due or nobody may be asked) and `lease` (seconds for which a letter is held, default 120).
+
+        Raises:
+            SettingsError: The model keeps no letters, or a setting makes no sense.
+            BoxError: The letters can't be reached.
+        """
+        return in_a_loop(
+            lambda: self._replayer(through, settings, in_threads=True).run(), settings.get("concurrency", 4)
+        )
+
+    async def areplay(self, *, through: Runnable[Any, Any] | None = None, **settings: Any) -> ReplayReport:
+        """As `replay`, in this task; cancelled, it gives back what it has not asked to the end."""
+        return await self._replayer(through, settings).run()
+
+    def _replayer(
+        self, through: Runnable[Any, Any] | None, settings: Mapping[str, Any], *, in_threads: bool = False
+    ) -> Replayer:
+        policy = self._engine.policy
+        ask = asking(self, through, in_threads=in_threads)
+        try:
+            return Replayer(self.letters, ask, observe=policy.observe, rand=policy.rand, **settings)
+        except TypeError:
+            known = ("concurrency", "most", "wait", "lease")
+            raise unknown_name("replay: unknown keyword", next(iter(settings.keys() - set(known)), ""), known) from None
 
     def close(self) -> None:
         """Send what a shared backend has not been told yet (for at most 0.5 s). The store itself belongs to the process, and stays."""

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from langchain_resilient.engine.backoff import Retry
 from langchain_resilient.engine.circuit import Circuit
+from langchain_resilient.engine.dead_letters.opening import DeadLetters
 from langchain_resilient.engine.errors import SettingsError, checked, is_number, require, unknown_name
 from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.policy import INTERRUPTIONS, Price, Timeouts
@@ -34,8 +35,11 @@ SECTIONS: dict[str, type] = {
     "hedge": Hedge,
     "limits": RateLimits,
     "price": Price,
+    "dead_letters": DeadLetters,
 }
 """The settings that are a dataclass of their own, by the name of the field that takes them."""
+ALSO_PLAIN = frozenset({"dead_letters"})
+"""Those that may be one word or number instead."""
 
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
@@ -220,7 +224,10 @@ def read_sections(given: Mapping[str, Any], known: frozenset[str], path: str, wi
     _refuse_unknown(given, known, path)
     return {
         name: _section(SECTIONS[name], value, f"{within}{name}")
-        if name in SECTIONS and value is not None and not isinstance(value, SECTIONS[name])
+        if name in SECTIONS
+        and value is not None
+        and not isinstance(value, SECTIONS[name])
+        and (isinstance(value, dict) or name not in ALSO_PLAIN)
         else value
         for name, value in given.items()
     }
@@ -288,14 +295,27 @@ def _expand(value: Any, path: str) -> Any:
     return _VARIABLE.sub(replace, value)
 
 
+def _check_dead_letters(given: Any) -> None:
+    ok = given is None or isinstance(given, bool | str | DeadLetters)
+    # Not itself: a list of keys may have been meant.
+    require(
+        ok,
+        "dead_letters",
+        type(given).__name__,
+        "give True, a path, a URL of Redis, a DeadLetters(...), or None for none",
+    )
+    if isinstance(given, str):
+        DeadLetters(given)
+
+
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse nonsensical settings before pydantic sees them, with errors in this library's own form."""
     for name, kind in {"circuit": Circuit, "retry": Retry, "timeouts": Timeouts}.items():
         require(isinstance(settings.get(name, kind()), kind), name, settings.get(name), f"give a {kind.__name__}(...)")
     check_backend(settings.get("backend", MEMORY))
-    hedge, dead_letters = settings.get("hedge"), settings.get("dead_letters")
+    hedge = settings.get("hedge")
     require(hedge is None or isinstance(hedge, Hedge), "hedge", hedge, "give a Hedge(...), or None for none")
-    require(dead_letters is None, "dead_letters", dead_letters, "it is not built yet: leave it out")
+    _check_dead_letters(settings.get("dead_letters"))
     if settings.get("on_interruption", "continue") not in INTERRUPTIONS:
         raise unknown_name("on_interruption", settings["on_interruption"], INTERRUPTIONS)
     if settings.get("routing", "priority") not in ROUTINGS:
@@ -323,5 +343,5 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         isinstance(observers, list | tuple),
         "observers",
         observers,
-        'give a list of observers, or of the word "prometheus"',
+        'give a list of observers, or of the words "prometheus" and "opentelemetry"',
     )

@@ -81,7 +81,12 @@ class Assembly:
         by_name = {target.name: target for target in targets}
         self._known.update(by_name)
         self._fanout(
-            Watching(tuple(by_name), lambda name: self.store.budget(by_name[name]), lambda: self._gate.pending)
+            Watching(
+                tuple(by_name),
+                lambda name: self.store.budget(by_name[name]),
+                lambda: self._gate.pending,
+                lambda name: self.store.mode(by_name[name]),
+            )
         )
 
     def _rung(self, rung: int, candidates: tuple[Candidate, ...]) -> list[Target]:

@@ -46,7 +46,7 @@ BAD = {  # keyword arguments beside a good provider: what the error says
     "an unknown backend": ({"backend": "rediss:/localhost"}, "backend: got"),
     "a backend of another kind": ({"backend": "postgres://user:hidden@localhost"}, "backend: got 'postgres://'; did you mean 'redis://'?"),
     "a hedge that is no Hedge": ({"hedge": True}, "hedge: got True; give a Hedge(...), or None for none"),
-    "unbuilt dead letters": ({"dead_letters": True}, "dead_letters: got True; it is not built yet"),
+    "dead letters of a wrong type": ({"dead_letters": 7}, "dead_letters: got 'int'; give True, a path, a URL of Redis"),
     "an empty namespace": ({"namespace": ""}, "namespace: got ''; give a name that is not empty"),
     "no bound at all": ({"max_pending": 0}, "max_pending: got 0; use a whole number ≥ 1"),
     "a fractional bound": ({"max_pending": 1.5}, "max_pending: got 1.5; use a whole number ≥ 1"),

@@ -87,9 +87,18 @@ def test_wheel_states_its_extras_and_terms(wheel: Path):
     """The metadata has each documented extra, the supported Pythons and the licence; LiteLLM and clients stay extras."""
     metadata = metadata_of(wheel)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {"openai", "anthropic", "ollama", "litellm", "redis", "prometheus", "cli", "demo"} <= set(
-        metadata.get_all("Provides-Extra")
-    )
+    assert {
+        "openai",
+        "anthropic",
+        "ollama",
+        "litellm",
+        "redis",
+        "prometheus",
+        "opentelemetry",
+        "encryption",
+        "cli",
+        "demo",
+    } <= set(metadata.get_all("Provides-Extra"))
     assert set(metadata.get_all("Provides-Extra")) == set(project["optional-dependencies"])
     assert (metadata["Name"], metadata["Requires-Python"]) == ("langchain-resilient", ">=3.11")
     assert metadata["License-Expression"] == "MIT"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from langchain_resilient.engine.circuit import Phase
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.classify.headroom import Headroom
-from langchain_resilient.engine.events import CircuitChanged, CredentialBlocked, Decision, Refusal, Usage
+from langchain_resilient.engine.events import Attempt, CircuitChanged, CredentialBlocked, Decision, Refusal, Usage
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.quota import Cost, Lane
 from langchain_resilient.engine.routing import View
@@ -102,6 +102,8 @@ class Request(NamedTuple):
     """Given this request's decision record when it is over."""
     whole: bool = False
     """Of streams: whether the caller gets one answer at the end."""
+    keeping: Callable[[str, tuple[Attempt, ...]], Later] | None = None
+    """Puts it away as a dead letter, by why nobody answered it and what was tried: `DeadLettered`, or None where it is kept already."""
 
 
 # ---------------------------------------------------------------------------------------------------------- admission
@@ -354,6 +356,12 @@ class Show(NamedTuple):
     chunk: Any
 
 
+class Bury(NamedTuple):
+    """Put a request away that nobody answered. Reply: what `writing` gives."""
+
+    writing: Later
+
+
 class Later:
     """A store's reply that is under way, as it comes from elsewhere: a shared store answers so where it must be asked over the wire."""
 
@@ -389,7 +397,7 @@ class _Read(Later):
         return self._read((yield from self._later.__await__()))
 
 
-Effect = Look | Admit | Leave | Call | Race | Detach | Abandon | Opened | Settle | Sleep | Pull | Show
+Effect = Look | Admit | Leave | Call | Race | Detach | Abandon | Opened | Settle | Sleep | Pull | Show | Bury
 Plan = Generator[Effect, Any, Any]
 
 

@@ -90,6 +90,8 @@ class Watching(NamedTuple):
     """The retry budget's tokens, by provider."""
     pending: Callable[[], int | None] = lambda: None
     """Requests of this model that wait or run; None once the model is gone."""
+    mode: Callable[[str], str | None] = lambda _: None
+    """How a provider's circuit is set aside by hand ("forced_open", "disabled", "metrics_only"), by provider; None: it rules."""
 
 
 class Admitted(NamedTuple):
@@ -200,6 +202,39 @@ class Decided(NamedTuple):
     decision: Decision
 
 
+class DeadLettered(NamedTuple):
+    """A request that nobody answered was kept, to be asked again later."""
+
+    letter: str
+    """Its id."""
+    key: str
+    """Its idempotency key."""
+    kind: str
+    """The `ErrorKind` of the last failure; "refused": nobody was asked; "deadline"."""
+    where: str
+    """"sqlite", "redis" or "spool"; "lost": it could be written nowhere."""
+
+
+class Replayed(NamedTuple):
+    """A dead letter was asked again."""
+
+    letter: str
+    outcome: str
+    """"answered"; "refused": nobody was asked (circuits or limits); "failed": it goes back; "parked": it failed too often."""
+    seconds: float
+
+
+class LettersWatched(NamedTuple):
+    """A place for dead letters was opened; what is in it may be read at any time, for gauges.
+
+    Those who share one place tell of equal functions (a method of one object is equal to itself), or it would be counted for each of them.
+    """
+
+    counts: Callable[[], tuple[int, int, int, int, float | None] | None]
+    """Letters waiting, claimed, parked and spooled, and the seconds since the epoch at which the oldest of the waiting and claimed was kept
+    (None: there is none). None once its owner is gone. It may read a file or ask a server: it is asked at most once in five seconds."""
+
+
 Event = (
     Admitted
     | AdmissionRefused
@@ -215,6 +250,9 @@ Event = (
     | StoreDegraded
     | Decided
     | Watching
+    | DeadLettered
+    | Replayed
+    | LettersWatched
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from langchain_resilient.engine.effects import Admit, Effect, Leave, Look, Opened, Place, Pull, Settle, Store
+from langchain_resilient.engine.effects import Admit, Bury, Effect, Leave, Look, Opened, Place, Pull, Settle, Store
 from langchain_resilient.engine.policy import Clock
 
 
@@ -24,8 +24,9 @@ AT_STORE: dict[type[Effect], Callable[[Store, Any], Any]] = {
     Leave: lambda store, effect: store.leave(effect.place),
     Opened: lambda store, effect: store.opened(effect.ticket, effect.first_token),
     Settle: lambda store, effect: store.settle(effect.ticket, effect.report),
+    Bury: lambda _, effect: effect.writing,
 }
-"""The effects that are one step of the store."""
+"""The effects that are one step of the store, or of the box for dead letters."""
 
 
 def not_known(effect: Effect) -> AssertionError:

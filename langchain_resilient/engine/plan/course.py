@@ -21,6 +21,8 @@ class Course(NamedTuple):
     Retry-After is short, or when nobody else can; only when nobody else can; the same but once; or once, at once and for nothing."""
     onward: bool = True
     """Whether another provider may be asked. If not, the provider's own exception goes to the caller."""
+    later: bool = True
+    """Whether the same request may be answered another time: then it may be kept as a dead letter."""
 
 
 COURSES: dict[ErrorKind, Course] = {
@@ -33,11 +35,11 @@ COURSES: dict[ErrorKind, Course] = {
     ErrorKind.AUTH: Course("never"),
     ErrorKind.PERMISSION: Course("never"),
     ErrorKind.NOT_FOUND: Course("never"),
-    ErrorKind.CONTEXT_OVERFLOW: Course("never"),
-    ErrorKind.CONTENT_POLICY: Course("never", onward=False),
-    ErrorKind.CLIENT_ERROR: Course("never", onward=False),
-    ErrorKind.INVALID_OUTPUT: Course("alone_once"),
-    ErrorKind.CANCELLED: Course("never", onward=False),
+    ErrorKind.CONTEXT_OVERFLOW: Course("never", later=False),
+    ErrorKind.CONTENT_POLICY: Course("never", onward=False, later=False),
+    ErrorKind.CLIENT_ERROR: Course("never", onward=False, later=False),
+    ErrorKind.INVALID_OUTPUT: Course("alone_once", later=False),
+    ErrorKind.CANCELLED: Course("never", onward=False, later=False),
     ErrorKind.LOCAL: Course("free"),
     ErrorKind.UNKNOWN: Course("alone_once"),
 }

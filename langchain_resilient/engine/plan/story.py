@@ -20,6 +20,7 @@ from langchain_resilient.engine.effects import (
 from langchain_resilient.engine.errors import DeadlineExceededError, OverloadedError, StreamInterruptedError
 from langchain_resilient.engine.plan.admission import first_place
 from langchain_resilient.engine.plan.journey import Journey
+from langchain_resilient.engine.plan.keeping import keep
 from langchain_resilient.engine.plan.racing import accompanied
 from langchain_resilient.engine.plan.recovery import next_place
 from langchain_resilient.engine.plan.relay import relay
@@ -57,6 +58,7 @@ def answer(request: Request, policy: Policy) -> Plan:
         yield from release(journey)
         if journey.decision is None:
             journey.decide(_OUTCOMES.get(type(error), "cancelled"))
+        yield from keep(journey, error)
         raise
     finally:
         policy.gate.leave()

@@ -4,17 +4,22 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry
 
 from langchain_resilient.engine.events import (
+    AdmissionRefused,
     Admitted,
     Attempt,
     Attempted,
     CircuitChanged,
     Continued,
     CredentialBlocked,
+    DeadLettered,
     Decided,
     Decision,
     FellBack,
     Hedged,
+    LettersWatched,
     RateLimited,
+    Refusal,
+    Replayed,
     Retried,
     StoreDegraded,
     StreamInterrupted,
@@ -22,6 +27,7 @@ from langchain_resilient.engine.events import (
     Watching,
 )
 from langchain_resilient.engine.observe.prometheus import PrometheusObserver
+from langchain_resilient.engine.policy import SystemClock
 from tests.engine.harness import Chunk, Step, World, status
 
 P = "llm_resilient_"
@@ -138,6 +144,22 @@ def test_a_fallback_counts_once_per_answered_request(registry, observe):
             1,
         ),
         (CredentialBlocked("a", "auth", 300.0), "credential_blocks_total", {"provider": "a", "reason": "auth"}, 1),
+        (
+            AdmissionRefused((Refusal("a", "rpm", 1.0), Refusal("b", "circuit_open", 2.0))),
+            "admission_refusals_total",
+            {"provider": "b", "reason": "circuit_open"},
+            1,
+        ),
+        (
+            DeadLettered("id", "key", "overloaded", "sqlite"),
+            "dead_letters_total",
+            {"kind": "overloaded", "where": "sqlite"},
+            1,
+        ),
+        (Replayed("id", "parked", 1.0), "dead_letters_replayed_total", {"outcome": "parked"}, 1),
+        (Watching(("a",), lambda _: 42.0), "retry_budget", {"provider": "a"}, 42),
+        (Watching(("a",), mode=lambda _: "metrics_only"), "circuit_mode", {"provider": "a"}, 1),
+        (LettersWatched(lambda: (4, 3, 2, 1, None)), "dead_letter_depth", {"state": "parked"}, 2),
         (StoreDegraded(True, "x"), "store_degraded", {}, 1),
         (StoreDegraded(False, "x"), "store_degraded", {}, 0),
     ],
@@ -211,5 +233,70 @@ def test_models_that_are_gone_are_forgotten_without_a_scrape(registry, observe):
         observe(Watching(("a",), lambda _name: 100, lambda: None))
     observe(Watching(("a",), lambda _name: 100, lambda: 3))
     observe(Watching(("a",), lambda _name: 100, lambda: 4))
-    assert len(observe._metrics.models) == 2
+    assert observe._metrics.levels.models == 2
     assert registry.get_sample_value(P + "pending") == 7
+
+
+def test_what_is_forced_open_shows_as_open_and_says_why(registry, observe):
+    """An override refuses as an open circuit does, so it shows as one until it is lifted; the mode tells the two apart."""
+    modes = {"a": "forced_open", "b": None}
+    observe(Watching(("a", "b"), mode=modes.get))
+
+    def shown(name, provider):
+        return registry.get_sample_value(name, {"provider": provider})
+
+    assert (shown("circuit_breaker_state", "a"), shown(f"{P}circuit_mode", "a")) == (2, 3)
+    assert (shown("circuit_breaker_state", "b"), shown(f"{P}circuit_mode", "b")) == (0, 0)
+    modes["a"] = "disabled"
+    assert (shown("circuit_breaker_state", "a"), shown(f"{P}circuit_mode", "a")) == (0, 2)
+
+
+HOSTILE = ["Prompt number {}", "sk-key-{}", "user {}", "\n# HELP x{}", ""]
+PEOPLE = 500
+
+
+def test_hostile_words_become_other(registry, observe):
+    """Whatever an event's words are, all but the providers' names are of closed vocabularies, and kinds of users are few."""
+    for number in range(PEOPLE):
+        for text in HOSTILE:
+            word = text.format(number)
+            for event in (
+                Attempted("a", word, 1.0, None, None, False),
+                Retried("a", word, 0.5),
+                FellBack("a", "b", word),
+                CircuitChanged("a", word, word, word),
+                CredentialBlocked("a", word, 1.0),
+                RateLimited("a", word, word, word),
+                StreamInterrupted("a", word, False),
+                AdmissionRefused((Refusal("a", word),)),
+                StoreDegraded(True, word),
+                DeadLettered(word, word, word, word),
+                Replayed(word, word, 1.0),
+                decision(provider=None, outcome=word, tenant=word, lane=word),
+            ):
+                observe(event)
+    kinds = {
+        sample.labels["user_type"]
+        for metric in registry.collect()
+        for sample in metric.samples
+        if "user_type" in sample.labels
+    }
+    assert len(kinds) == 101
+    assert "other" in kinds
+    rest = [sample for metric in registry.collect() if metric.name != "rate_limit_hits" for sample in metric.samples]
+    words = {word for sample in rest for label, word in sample.labels.items() if label != "le"}
+    assert words == {"a", "b", "none", "other", "false"}
+    circuit = {"provider": "a"}
+    assert registry.get_sample_value("circuit_breaker_state", circuit) == 0, "an unknown state shows as closed"
+
+
+def test_letters_gauges(registry, observe):
+    """Depth by what is with the letters, and the oldest one's age."""
+    assert registry.get_sample_value(f"{P}dead_letter_oldest_seconds") == 0, "without letters"
+    observe(LettersWatched(lambda: (4, 3, 2, 1, SystemClock.wall() - 3600.0)))
+    depth = {
+        state: registry.get_sample_value(f"{P}dead_letter_depth", {"state": state})
+        for state in ("waiting", "claimed", "parked", "spooled")
+    }
+    assert depth == {"waiting": 4, "claimed": 3, "parked": 2, "spooled": 1}
+    assert 3600 <= registry.get_sample_value(f"{P}dead_letter_oldest_seconds") < 3660

@@ -1,0 +1,248 @@
+"""A chat model that keeps what nobody could answer, and answers it later."""
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from langchain_resilient import DeadLetters, ReplayReport, ResilientChatModel, Retry, SettingsError
+from langchain_resilient.engine.dead_letters.box import BoxError
+from langchain_resilient.engine.events import DeadLettered, LettersWatched, Replayed
+from langchain_resilient.testing import Fault, FaultServer
+from tests.clients import ANSWER, WAYS, BusyError, ask, failure, fresh, instance, resilient, scripted
+
+ONCE = Retry(max_retries=0)
+
+
+class Person(BaseModel):
+    """Somebody."""
+
+    name: str
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> str:
+    """A file for letters."""
+    return str(tmp_path / "letters.db")
+
+
+def keeping(where: Any, *models: Any, **settings: Any) -> Any:
+    """A model that keeps letters."""
+    return resilient(*models, dead_letters=where, retry=ONCE, **settings)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_nobody_answers_now_and_somebody_does_later(where: str, way: str):
+    """In all four ways: a failed call leaves a letter with the question, its attempts and whose it is; a replay answers it by its key."""
+    with FaultServer() as server:
+        server.always(Fault.status(503))
+        model = keeping(where, instance(server, "openai"))
+        config = {"configurable": {"tenant": "acme", "idempotency_key": "order-7"}}
+        error = await failure(model, way, "Where is order 7?", config=config)
+        ((state, letter),) = model.letters.letters()
+        assert (state, letter.key, letter.kind, letter.tenant) == ("waiting", "order-7", "overloaded", "acme")
+        assert [(one["provider"], one["kind"], one["status"]) for one in letter.attempts] == [
+            ("openai/one", "overloaded", 503)
+        ]
+        assert letter.content["messages"][0]["data"]["content"] == "Where is order 7?"
+        assert any(letter.id in note for note in error.__notes__)
+        server.always(Fault.ok("It is on its way."))
+        replay = model.replay if way in {"invoke", "stream"} else model.areplay
+        report = replay()
+        assert (await report if asyncio.iscoroutine(report) else report) == ReplayReport(answered=1)
+        found = model.letters.result("order-7")
+        assert (found.letter, found.value["data"]["content"]) == (letter.id, "It is on its way.")
+        assert model.letters.counts()[:3] == (0, 0, 0)
+
+
+def test_without_it_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By default no file appears, and there is no box."""
+    monkeypatch.chdir(tmp_path)
+    model = resilient(scripted("one", BusyError()))
+    with pytest.raises(BusyError):
+        model.invoke("hi")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(SettingsError, match="dead_letters: got None; set it"):
+        _ = model.letters
+
+
+def test_true_is_a_file_beside_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With the memory backend `True` is a SQLite file in the working directory, for its owner alone."""
+    monkeypatch.chdir(tmp_path)
+    model = keeping(True, scripted("one", BusyError()))
+    with pytest.raises(BusyError):
+        model.invoke("hi")
+    (found,) = tmp_path.glob("*.db")
+    assert (found.name, found.stat().st_mode & 0o777) == ("langchain-resilient-dead-letters.db", 0o600)
+
+
+def test_with_redis_it_is_a_stream_there(redis_url: str, tmp_path: Path):
+    """With a Redis backend `True` is that Redis: another process of the namespace sees the letter, and answers it."""
+    namespace = fresh()
+    settings = {"backend": redis_url, "namespace": namespace}
+    first = keeping(DeadLetters(spool=str(tmp_path / "a")), scripted("one", BusyError()), **settings)
+    with pytest.raises(BusyError):
+        first.invoke("hi", config={"configurable": {"idempotency_key": "k"}})
+    second = keeping(DeadLetters(spool=str(tmp_path / "b")), scripted("one", ANSWER), **settings)
+    assert second.replay() == ReplayReport(answered=1)
+    assert first.letters.result("k").value["data"]["content"] == ANSWER
+
+
+def test_the_same_question_is_one_letter(where: str):
+    """A caller that tries again and again leaves one letter; another tenant's is another."""
+    model = keeping(where, scripted("one", BusyError()))
+    for tenant in ("acme", "acme", "zeta"):
+        with pytest.raises(BusyError):
+            model.invoke("hi", config={"configurable": {"tenant": tenant}})
+    assert sorted(letter.tenant for _, letter in model.letters.letters()) == ["acme", "zeta"]
+
+
+def test_a_schema_is_asked_for_again(where: str):
+    """The letter of a structured call is answered to its schema, and `through` gives it to the user's own chain."""
+    with FaultServer() as server:
+        server.always(Fault.status(503))
+        model = keeping(where, instance(server, "openai"))
+        chain = model.with_structured_output(Person)
+        for key in ("a", "b"):
+            with pytest.raises(Exception, match=r".*"):
+                chain.invoke(f"Who is {key}?", config={"configurable": {"idempotency_key": key}})
+        server.always(Fault.ok())
+        assert model.replay(most=1) == ReplayReport(answered=1)
+        assert set(model.letters.result("a").value) == {"name"}
+        seen = []
+        assert model.replay(through=chain | seen_by(seen)) == ReplayReport(answered=1)
+        assert isinstance(seen[0], Person)
+        assert set(model.letters.result("b").value) == {"name"}
+
+
+def seen_by(seen: list[Any]) -> Any:
+    """A step of a chain that looks on."""
+
+    def look(value: Any) -> Any:
+        seen.append(value)
+        return value
+
+    return look
+
+
+def test_a_replay_goes_by_circuits(where: str):
+    """While the circuit is open nobody is asked, and the report says when to come again; the letters wait, uncounted."""
+    model = keeping(where, scripted("one", BusyError()))
+    for number in range(6):
+        assert model_fails(model, f"question {number}")
+    assert model.status()["scripted/one"]["circuit"] == "open"
+    before = len(model.providers[0].calls)
+    report = model.replay()
+    assert (report.answered, report.failed, report.parked) == (0, 0, 0)
+    assert 50 < report.retry_after <= 67
+    assert len(model.providers[0].calls) == before
+    assert {letter.deliveries for _, letter in model.letters.letters()} == {0}
+
+
+def model_fails(model: Any, question: str) -> bool:
+    """Whether a call raises."""
+    try:
+        model.invoke(question)
+    except Exception:
+        return True
+    return False
+
+
+def test_a_replay_that_fails_is_no_new_letter(where: str):
+    """What fails again goes back as the letter that it is."""
+    model = keeping(where, scripted("one", BusyError()))
+    assert model_fails(model, "hi")
+    assert model.replay() == ReplayReport(failed=1)
+    assert [letter.deliveries for _, letter in model.letters.letters()] == [1]
+
+
+def test_a_replay_inside_a_running_loop(where: str):
+    """`replay` may be called where a loop runs, as in a notebook."""
+    model = keeping(where, scripted("one", BusyError(), ANSWER))
+    assert model_fails(model, "hi")
+
+    async def notebook() -> ReplayReport:
+        return model.replay()
+
+    assert asyncio.run(notebook()) == ReplayReport(answered=1)
+
+
+def test_observers_are_told(where: str):
+    """Of a letter that is written, of how many there are, and of what became of it."""
+    events: list[Any] = []
+    model = keeping(where, scripted("one", BusyError(), ANSWER), observers=[events.append])
+    assert model_fails(model, "hi")
+    model.replay()
+    (kept,) = [event for event in events if isinstance(event, DeadLettered)]
+    assert (kept.kind, kept.where) == ("overloaded", "sqlite")
+    assert [(event.letter, event.outcome) for event in events if isinstance(event, Replayed)] == [
+        (kept.letter, "answered")
+    ]
+    (watched,) = [event for event in events if isinstance(event, LettersWatched)]
+    assert watched.counts() == (0, 0, 0, 0, None)
+
+
+async def test_a_box_that_fails_changes_nothing_for_the_caller(where: str, caplog: pytest.LogCaptureFixture):
+    """Where the letter can't be written the caller's own error arrives, the log says that a request is lost, and nothing of what it was."""
+    events: list[Any] = []
+    model = keeping(where, scripted("one", BusyError()), observers=[events.append])
+
+    def broken(letter: Any) -> bool:
+        raise BoxError(f"secret prompt {letter.content}")
+
+    model.letters.put = broken
+    try:
+        with caplog.at_level(logging.ERROR):
+            for way in WAYS:
+                assert isinstance(await failure(model, way, "the prompt"), Exception)
+    finally:
+        del model.letters.put
+    assert [event.where for event in events if isinstance(event, DeadLettered)] == ["lost"] * 4
+    assert "a request is lost" in caplog.text and "prompt" not in caplog.text
+
+
+def test_no_credential_is_in_a_letter(where: str):
+    """Keys of the client, of the call, of a URL and of a header stay out of the file."""
+    with FaultServer() as server:
+        server.always(Fault.status(503))
+        model = keeping(where, instance(server, "openai", api_key="sk-planted-1"))
+        with pytest.raises(Exception, match=r".*"):
+            model.invoke(
+                "hi", extra_headers={"Authorization": "Bearer sk-planted-2"}, extra_body={"api_key": "sk-planted-3"}
+            )
+        ((_, letter),) = model.letters.letters()
+    raw = b"".join(file.read_bytes() for file in Path(where).parent.iterdir())
+    assert letter.content is not None and b"planted" not in raw
+
+
+@pytest.mark.parametrize("given", [7, ["a"], {"where": True}, object()])
+def test_what_is_no_place_is_refused(given: Any):
+    """Anything else than a place is an error that names the field, and quotes nothing."""
+    with pytest.raises(SettingsError, match=r"dead_letters: got '\w+'; give True, a path"):
+        resilient(scripted(), dead_letters=given)
+
+
+def test_a_file_says_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`from_yaml` takes one word, or a mapping of all settings."""
+    monkeypatch.chdir(tmp_path)
+    for number, told in enumerate(["a.db", {"where": str(tmp_path / "b.db"), "most_bytes": 1000}]):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(json.dumps({"providers": ["ollama:llama3.1"], "dead_letters": told}))
+        model = ResilientChatModel.from_yaml(path, namespace=fresh())
+        assert model.dead_letters == (told if isinstance(told, str) else DeadLetters(**told))
+
+
+def test_an_unknown_setting_of_a_replay(where: str):
+    """A word that `replay` does not know is named with the nearest right one."""
+    with pytest.raises(SettingsError, match=r"concurency.*concurrency"):
+        keeping(where).replay(concurency=2)
+
+
+async def test_a_key_that_is_none(where: str):
+    """An idempotency key that is no text is refused by name."""
+    with pytest.raises(SettingsError, match=r"configurable\.idempotency_key: got 'int'"):
+        await ask(keeping(where), "invoke", config={"configurable": {"idempotency_key": 7}})
