@@ -361,6 +361,9 @@ def test_type_hints_of_public_methods_resolve():
         "status",
         "override",
         "clear_override",
+        "reset",
+        "replay",
+        "areplay",
         "from_yaml",
         "close",
     ):

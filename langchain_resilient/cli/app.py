@@ -18,19 +18,10 @@ import typer
 from langchain_resilient.cli.demo import EPILOG as DEMO_EPILOG
 from langchain_resilient.cli.demo import demo
 from langchain_resilient.cli.failures import CLOSED, DONE, INTERRUPTED, TRACEBACK, USAGE, OutputClosed, explained
+from langchain_resilient.cli.operating import STATUS_EPILOG, circuits, letters, status
+from langchain_resilient.cli.options import CODES, Json, session_of
 from langchain_resilient.cli.session import Session
 
-CODES = """\
-\b
-Exit codes:
-  0    done
-  1    what was asked for failed: no provider answered, a stream broke,
-       a ping failed
-  2    the usage or the settings are wrong; nothing was sent
-  70   a bug of ours; LANGCHAIN_RESILIENT_TRACEBACK=1 shows where
-  130  interrupted with Ctrl-C
-  141  whoever read the output closed it, as with "| head -1"
-"""
 WITHOUT = """\
 \b
 Without --provider and --config, the keys in the environment decide, in
@@ -43,6 +34,9 @@ Examples:
   langchain-resilient chat "Hi" -p openai:gpt-4.1 -p ollama:llama3.1
   langchain-resilient check resilience.yaml --ping
   langchain-resilient import-litellm config.yaml > resilience.yaml
+  langchain-resilient status -c resilience.yaml
+  langchain-resilient circuits close openai/gpt-4.1 -c resilience.yaml
+  langchain-resilient dead-letters replay -c resilience.yaml
 
 {CODES}"""
 CHAT_EPILOG = f"""\
@@ -99,7 +93,6 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", "-c", metavar="FILE", help="Settings, such as resilience.yaml, instead of --provider."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout, also on failure.")]
 
 
 def _show_version(asked: bool) -> None:
@@ -143,7 +136,7 @@ def chat(
     """Ask a question, stream the answer, show the decision."""
     from langchain_resilient.cli.chat import Ask, ask
 
-    session = _session(context, wants_json=json)
+    session = session_of(context, wants_json=json)
     session.quiet = quiet
     ask(session, Ask(question, provider or [], config, system, deadline, max_tokens, streams=not no_stream))
 
@@ -161,10 +154,13 @@ def check(
     """Validate settings; say what each failure would lead to."""
     from langchain_resilient.cli.check import inspect
 
-    inspect(_session(context, wants_json=json), provider or [], config, file, deadline if ping else None)
+    inspect(session_of(context, wants_json=json), provider or [], config, file, deadline if ping else None)
 
 
 app.command(epilog=DEMO_EPILOG)(demo)
+app.command(epilog=STATUS_EPILOG)(status)
+app.add_typer(circuits, name="circuits")
+app.add_typer(letters, name="dead-letters")
 
 
 @app.command("import-litellm", epilog=IMPORT_EPILOG)
@@ -179,13 +175,7 @@ def import_litellm(
     """Turn LiteLLM's config.yaml into settings; say what is left out."""
     from langchain_resilient.cli.import_litellm import import_file
 
-    import_file(_session(context, wants_json=json), file, group)
-
-
-def _session(context: typer.Context, *, wants_json: bool) -> Session:
-    session = context.ensure_object(Session)
-    session.wants_json = wants_json
-    return session
+    import_file(session_of(context, wants_json=json), file, group)
 
 
 def run(arguments: list[str]) -> int:

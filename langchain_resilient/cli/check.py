@@ -12,17 +12,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Group, RenderableType
-from rich.table import Table as Grid
+from rich.console import RenderableType
 from rich.text import Text
 
 from langchain_resilient.cli import foretold, sources
 from langchain_resilient.cli.advice import advice
 from langchain_resilient.cli.chat import promptly
 from langchain_resilient.cli.failures import CommandFailed, usage_error
+from langchain_resilient.cli.layout import pairs, warned
 from langchain_resilient.cli.ping import Pinged, ping_all
 from langchain_resilient.cli.rehearsal import Act, rehearse
-from langchain_resilient.cli.session import WIDE, Session, indented
+from langchain_resilient.cli.session import Session, indented
 from langchain_resilient.cli.wording import duration, number
 from langchain_resilient.engine.policy import Policy, Target
 from langchain_resilient.engine.quota import RateLimits
@@ -91,37 +91,19 @@ def _page(checked: Checked, width: int) -> list[RenderableType]:
     common = {name: text for name, text in settings[0].items() if all(each.get(name) == text for each in settings)}
     for place, (target, own) in enumerate(zip(policy.targets, settings, strict=True), 1):
         page += ["", Text.assemble((f"{place}  ", "dim"), (target.name, "bold"))]
-        page.append(indented(_pairs([pair for pair in own.items() if many == 1 or pair[0] not in common], width), 3))
+        page.append(indented(pairs([pair for pair in own.items() if many == 1 or pair[0] not in common], width), 3))
     if many > 1 and common:
-        page += ["", Text("All of them", style="bold"), indented(_pairs(list(common.items()), width), 3)]
-    if checked.warnings:
-        page += ["", Text("Warnings", style="bold yellow")]
-        page += [indented(_bullet(text)) for text in checked.warnings]
+        page += ["", Text("All of them", style="bold"), indented(pairs(list(common.items()), width), 3)]
+    page += warned(checked.warnings)
     for table in foretold.tables(checked.acts):
         page += [
             "",
             Text(table.title, style="bold"),
-            indented(_pairs([(_failures(row), row.leads_to) for row in table.rows], width)),
+            indented(pairs([(_failures(row), row.leads_to) for row in table.rows], width)),
         ]
     if checked.pings is not None:
-        page += ["", Text("Ping", style="bold"), indented(_pairs([_pong(pinged) for pinged in checked.pings], width))]
+        page += ["", Text("Ping", style="bold"), indented(pairs([_pong(pinged) for pinged in checked.pings], width))]
     return page
-
-
-def _pairs(pairs: Sequence[tuple[Text | str, Text | str]], width: int) -> RenderableType:
-    """Two columns, or one below the other where there is no room."""
-    if width < WIDE:
-        return Group(*(part for left, right in pairs for part in (left, indented(right, 3))))
-    grid = Grid.grid(padding=(0, 3, 0, 0))
-    for left, right in pairs:
-        grid.add_row(left, right)
-    return grid
-
-
-def _bullet(text: str) -> Grid:
-    grid = Grid.grid(padding=(0, 1, 0, 0))
-    grid.add_row(Text("!", style="yellow"), text)
-    return grid
 
 
 def _failures(row: foretold.Row) -> Text:

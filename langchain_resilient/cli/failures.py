@@ -4,8 +4,8 @@ Rules of this file: the one place that turns exceptions into words. "You gave us
 have a bug" (70) are different codes, because a script must tell them apart.
 
     0   done
-    1   what was asked for failed: no provider answered, a stream broke, a ping failed
-    2   the usage or the settings are wrong; nothing was sent
+    1   what was asked for failed: no provider answered, a stream broke, a ping failed, a shared backend is away, letters were left
+    2   the usage or the settings are wrong; nothing was sent or changed
     70  a bug of ours (sysexits' EX_SOFTWARE): LANGCHAIN_RESILIENT_TRACEBACK=1 shows where
     130 interrupted with Ctrl-C
     141 whoever read the output closed it, as with `| head -1`

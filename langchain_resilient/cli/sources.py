@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from langchain_resilient.engine.policy import Policy
 
 DEFAULT_FILE = "resilience.yaml"
+NO_KEY = "langchain-resilient-no-key"
+"""Stands for a key that a command does not need, and the environment does not have; see `unasked`."""
 
 
 class Key(NamedTuple):
@@ -158,4 +160,4 @@ def keyless(model: ResilientChatModel) -> list[str]:
 
 def _lacks_key(client: Any) -> bool:
     keys = [getattr(client, name, None) for name in type(client).model_fields if name.endswith("api_key")]
-    return any(isinstance(key, SecretStr) and key.get_secret_value() == "" for key in keys)
+    return any(isinstance(key, SecretStr) and key.get_secret_value() in {"", NO_KEY} for key in keys)

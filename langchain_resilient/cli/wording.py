@@ -19,6 +19,13 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 3600, 1):g} h"
 
 
+def ago(seconds: float) -> str:
+    """How old something is: "3 min ago", "12 days ago"; clocks differ, so what is yet to come is "now"."""
+    if seconds < 1:
+        return "now"
+    return f"{round(seconds / 86400):g} days ago" if seconds >= 172_800 else f"{duration(seconds)} ago"
+
+
 def number(value: float) -> str:
     """With thousands apart: "200 000"."""
     return f"{value:,}".replace(",", "\u202f")

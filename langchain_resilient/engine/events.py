@@ -143,7 +143,8 @@ class CircuitChanged(NamedTuple):
     before: str
     after: str
     reason: str
-    """The `ErrorKind` of the failure that opened it, or "slow"; "probe" for half-open; "ok" or "first_token" for closed."""
+    """The `ErrorKind` of the failure that opened it, or "slow"; "probe" for half-open; "ok", "first_token" or "reset" (by hand) for
+    closed."""
 
 
 class CredentialBlocked(NamedTuple):

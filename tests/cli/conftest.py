@@ -8,7 +8,7 @@ import pytest
 
 from langchain_resilient.cli.app import run
 from langchain_resilient.cli.sources import KEYS
-from langchain_resilient.engine.store import memory
+from langchain_resilient.engine.store import memory, opening
 from langchain_resilient.testing import FaultServer
 from tests.cli.running import Ran
 
@@ -18,6 +18,15 @@ def server() -> Iterator[FaultServer]:
     """A provider on this machine."""
     with FaultServer() as made:
         yield made
+
+
+@pytest.fixture(autouse=True)
+def _closed_afterwards() -> Iterator[None]:
+    """Shared stores that a test opened are closed with it: their servers go away."""
+    before = set(opening._SHARED)
+    yield
+    for key in set(opening._SHARED) - before:
+        opening._SHARED.pop(key).close()
 
 
 @pytest.fixture

@@ -75,7 +75,20 @@ def test_a_bug_is_one_line_and_exit_code_70(typed, monkeypatch):
     assert "in broken" in traced.err and "sk-abc" not in traced.err
 
 
-@pytest.mark.parametrize("command", [[], ["chat"], ["check"], ["import-litellm"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["chat"],
+        ["check"],
+        ["import-litellm"],
+        ["status"],
+        ["circuits"],
+        ["circuits", "close"],
+        ["dead-letters"],
+        ["dead-letters", "list"],
+    ],
+)
 def test_help_has_examples_and_exit_codes(command):
     """Each help shows commands to copy and every exit code."""
     shown = CliRunner().invoke(app, [*command, "--help"])
@@ -94,13 +107,16 @@ def test_help_of_chat_names_every_key_in_order():
 
 
 def test_every_command_is_registered():
-    """The commands of the help are chat, check, demo and import-litellm."""
+    """The help names them all, those for who runs an application as well."""
     shown = CliRunner().invoke(app, ["--help"]).output
     assert re.findall(r"^  ([\w-]+)  +\w", shown.split("Commands:")[1].split("Examples:")[0], re.MULTILINE) == [
         "chat",
         "check",
         "demo",
+        "status",
         "import-litellm",
+        "circuits",
+        "dead-letters",
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from langchain_resilient.cli.wording import duration, listed, number
+from langchain_resilient.cli.wording import ago, duration, listed, number
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,20 @@ def test_lists_and_numbers():
     """Words in a row, and thousands apart."""
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
     assert number(200_000) == "200\u202f000"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "now"),
+        (0.4, "now"),
+        (30, "30 s ago"),
+        (200, "200 s ago"),
+        (900, "15 min ago"),
+        (172_799, "48 h ago"),
+        (604_800, "7 days ago"),
+    ],
+)
+def test_ages_are_told_as_people_do(seconds: float, words: str):
+    """Up to two days in hours, then in days; what another clock puts into the future is now."""
+    assert ago(seconds) == words

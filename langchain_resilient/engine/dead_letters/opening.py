@@ -96,7 +96,7 @@ def open_box(
     """
     it = where if isinstance(where, DeadLetters) else DeadLetters(where, redact, keys, most_bytes, spool, keep_results)
     seal = Seal(it.redact, it.keys, it.most_bytes)
-    place = _place(it.where, backend)
+    place = place_of(it.where, backend)
     if place.partition("://")[0] in _REDIS and "://" in place:
         from langchain_resilient.engine.dead_letters.redis import RedisBox  # and redis-py with it
 
@@ -104,8 +104,8 @@ def open_box(
     return SqliteBox(place, seal, keep_results=it.keep_results, wall=wall)
 
 
-def _place(where: str | bool, backend: str) -> str:
-    """A URL of Redis, or the path of a file."""
+def place_of(where: str | bool, backend: str) -> str:
+    """What `DeadLetters.where` means beside that backend: a URL of Redis, or the path of a file. Raises `SettingsError`."""
     if isinstance(where, bool):
         return backend if backend.partition("://")[0] in _REDIS else FILE
     scheme, separator, rest = where.partition("://")

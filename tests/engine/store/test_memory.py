@@ -226,8 +226,11 @@ def test_a_reset_lets_requests_flow_at_once(store):
     assert (status["circuit"], status["override"], status["blocked"], status["failures_in_a_row"]) == (
         "closed", None, None, 0,
     )  # fmt: skip
-    assert not admitted(store, item).probe
+    under_way = admitted(store, item)
+    assert not under_way.probe
     assert store.reset(item) == ()
+    settle(store, under_way, K.SERVER_ERROR)
+    assert store.status(item)["failures_in_a_row"] == 0
 
 
 def test_a_reset_of_the_circuit_alone_keeps_the_block(store):
