@@ -27,7 +27,7 @@ from langchain_resilient.testing import Fault, FaultServer
 from tests.deploy.pods import Pod, asked, provider, streamed
 from tests.servers import Server
 
-BUSY = 14.0
+BUSY = 8.0
 """Questions a second where an alert's share needs traffic."""
 QUIET = 2.0
 PROBING = Circuit(recovery_timeout=1.0)
