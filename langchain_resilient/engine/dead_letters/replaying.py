@@ -4,7 +4,8 @@ Rules of this file
 ------------------
 * An answer is written by its idempotency key before the letter goes, in one step of the box: whoever is killed at any instant leaves a letter
   that is asked again, or an answer; never both written twice, and never neither.
-* Where nobody may be asked now (circuits, limits), it does not count as a delivery, and nobody else is claimed before the time that was said.
+* Where nobody may be asked now (circuits, limits), it does not count as a delivery, and nobody else is claimed before the time that was said;
+  unless others are under way, as a half-open circuit refuses whoever comes beside its probes: then the letter comes back a second later.
 * What nobody will ever answer is parked at once; what fails is put off, longer each time, and parked when it has been delivered too often.
 """
 
@@ -144,6 +145,9 @@ class Replayer:
         self._report = ReplayReport()
         self._held: dict[asyncio.Task[None], Letter] = {}
         self._pause_until: float | None = None
+        self._refused: set[str] = set()
+        self._comes_back = False
+        """Whether somebody was refused who will be asked again by this run."""
         self._threads = ThreadPoolExecutor(BOX_THREADS, "langchain_resilient_replay")
 
     async def run(self) -> ReplayReport:
@@ -156,8 +160,11 @@ class Replayer:
                 if self._held:
                     soon = SHORTEST_PAUSE if self._may_claim() else None  # another letter may become due
                     await asyncio.wait(self._held, timeout=soon, return_when=asyncio.FIRST_COMPLETED)
+                elif self._comes_back and self._pause_until is None:
+                    self._comes_back = False
+                    await self._clock.asleep(SHORTEST_PAUSE)
                 elif not self._wait or self._left == 0:
-                    return self._report
+                    return self._report._replace(refused=len(self._refused))
                 else:
                     await self._clock.asleep(self._pause())
         finally:
@@ -219,7 +226,11 @@ class Replayer:
             outcome = await self._settled(letter, judged(error, self._clock.wall()))
         else:
             outcome = await self._written(letter, value)
-        self._report = self._report._replace(**{outcome: getattr(self._report, outcome) + 1})
+        if outcome == "refused":
+            self._refused.add(letter.id)
+        else:
+            self._refused.discard(letter.id)
+            self._report = self._report._replace(**{outcome: getattr(self._report, outcome) + 1})
         self._observe(Replayed(letter.id, outcome, self._clock.now() - began))
 
     async def _written(self, letter: Letter, value: Any) -> str:
@@ -249,7 +260,10 @@ class Replayer:
         """How the box is told."""
         if outcome == "parked":
             return partial(self._box.park, letter, why)
-        if outcome == "refused":
+        if outcome == "refused" and len(self._held) > 1:
+            wait, self._comes_back = SHORTEST_PAUSE, True
+            self._left = None if self._left is None else self._left + 1
+        elif outcome == "refused":
             wait = max(wait or 0.0, SHORTEST_PAUSE)
             self._pause_until = self._clock.now() + wait
             self._report = self._report._replace(retry_after=wait)

@@ -18,7 +18,7 @@ LETTERS = 500
 KILLS = 30
 LEASE = 0.3
 """Seconds: what a killed process held comes back so soon."""
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400), pytest.mark.usefixtures("much_of_the_machine")]
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -95,6 +95,52 @@ async def test_where_nobody_may_be_asked_nobody_else_is(desk):
     assert (back.deliveries, back.not_before, back.parked) == (0, d.clock.wall() + 45.0, None)
 
 
+async def test_who_is_refused_beside_others_comes_back_in_the_same_run(desk):
+    """A half-open circuit takes one probe and refuses those beside it for half a minute: once the probe has answered they are asked."""
+    probing, refused = asyncio.Event(), []
+
+    async def probe(_):
+        await probing.wait()
+        return "well again"
+
+    async def beside(one):
+        if not probing.is_set():
+            refused.append(one.key)
+            if len(refused) == 2:
+                probing.set()
+            raise CircuitOpenError("its probes are taken", retry_after=30.0)
+        return "answered"
+
+    d = desk(key_1=probe, key_2=beside, key_3=beside)
+    for number in (1, 2, 3):
+        d.box.put(letter(number))
+    began = d.clock.now()
+    assert await d.run() == ReplayReport(answered=3)
+    assert (sorted(refused), d.clock.now() - began < 5.0) == (["key-2", "key-3"], True)
+    assert d.box.result("key-3").value == "answered"
+
+
+async def test_most_counts_those_who_were_asked(desk):
+    """Who was refused beside another was not asked: two others are, and no more."""
+    done = asyncio.Event()
+
+    async def slow(_):
+        await done.wait()
+        return "done"
+
+    async def second(_):
+        if not done.is_set():
+            done.set()
+            raise OPEN
+        return "done"
+
+    d = desk(key_1=slow, key_2=second)
+    for number in (1, 2, 3):
+        d.box.put(letter(number))
+    assert (await d.run(most=2)).answered == 2
+    assert d.box.counts().waiting == 1
+
+
 async def test_what_fails_is_put_off_longer_each_time(desk):
     """A failure counts as a delivery; the wait is half (the jitter here) of 30 s, then of 60 s, and so on, or what the provider said."""
     d = desk(key_1=status(503))
