@@ -130,6 +130,20 @@ def namespace() -> str:
     return f"test-{uuid4().hex}"
 
 
+@pytest.fixture(scope="module")
+def much_of_the_machine() -> Iterator[None]:
+    """For tests that start many processes, and for those whose times are short: none of them runs beside another, in any xdist worker.
+
+    Who asks for it waits for the others, so its module's `timeout` must have room for that.
+    """
+    import fcntl
+    import tempfile
+
+    with (Path(tempfile.gettempdir()) / f"langchain-resilient-tests-{os.getuid()}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(
     scope="session",
     params=["valkey", "redis-6.2", pytest.param("redis-apt", marks=pytest.mark.system("redis-server"))],

@@ -17,7 +17,12 @@ from langchain_resilient.demo.stage import prompt_of
 from langchain_resilient.demo.traffic import FAQ
 from langchain_resilient.engine.events import Admitted, Decision
 
-pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore:The model:DeprecationWarning")]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(400),
+    pytest.mark.usefixtures("much_of_the_machine"),
+    pytest.mark.filterwarnings("ignore:The model:DeprecationWarning"),
+]
 
 
 def calm(seconds: float, speed: float = 5.0) -> Afternoon:
@@ -39,7 +44,7 @@ class Watched(Play):
 
 
 @pytest.fixture(scope="module")
-def played() -> Watched:
+def played(much_of_the_machine: None) -> Watched:
     """The whole afternoon, six times as fast."""
     play = Watched(two_pm(6.0), seed=3)
     asyncio.run(play.run())

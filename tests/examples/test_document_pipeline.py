@@ -24,7 +24,7 @@ from langchain_resilient.engine.dead_letters.opening import open_box
 from langchain_resilient.testing import Fault, FaultServer
 from tests.servers import Server, binary_or_skip, free_port, valkey_binary
 
-pytestmark = pytest.mark.timeout(180)  # three processes are started for it, while other tests run beside
+pytestmark = pytest.mark.timeout(400)
 
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "document_pipeline"
 ATTEMPTS = 5  # the default of model.py
@@ -169,7 +169,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+def running(tmp_path_factory: pytest.TempPathFactory, much_of_the_machine: None) -> Iterator[Pipeline]:
     """One pipeline for the tests of this file."""
     with ExitStack() as stack:
         redis = stack.enter_context(Server(binary_or_skip(valkey_binary)))
