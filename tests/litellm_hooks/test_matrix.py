@@ -73,7 +73,7 @@ async def test_every_fault_is_survived(world, fault: str, way: str, name: str):
     first.always(FAULTS[fault])
     hidden = fault == "truncate" and "stream" in way and await hidden_by_litellm(world, first, way)
     router = layout(world, name, first, second)
-    quick = {"first_token": 0.5, "idle": 0.5, "response": 0.5} if fault in SILENT else {}
+    quick = {"first_token": 0.8, "idle": 0.8, "response": 0.8} if fault in SILENT else {}
     world.install(router, deployments={"a": {"timeouts": quick}})
     with capture_decisions() as decisions:
         answer = await world.ask(router, way)
