@@ -18,6 +18,8 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
@@ -26,10 +28,13 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import StructuredTool
 from langchain_openai import ChatOpenAI
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
 from langchain_resilient import Provider, RateLimits, ResilientChatModel
 from langchain_resilient.engine.effects import Admit, Report
+from langchain_resilient.engine.observe.opentelemetry import OpenTelemetryObserver
 from langchain_resilient.engine.observe.prometheus import PrometheusObserver
 from langchain_resilient.engine.policy import Target
 from langchain_resilient.engine.store.memory import MemoryStore
@@ -73,7 +78,19 @@ def ours(providers: int, limits: RateLimits | None = None, total_timeout: float 
     )
 
 
-def variants() -> dict[str, Any]:
+def watched(providers: int, folder: Path) -> ResilientChatModel:
+    """The same with all observers: Prometheus, OpenTelemetry's SDK, decision records in the answers; and with dead letters kept."""
+    meters = MeterProvider([InMemoryMetricReader()])
+    return ResilientChatModel(
+        providers=[Instant(model_name=f"{index}") for index in range(providers)],
+        namespace="overhead-watched",
+        observers=[PrometheusObserver(CollectorRegistry()), OpenTelemetryObserver(meters)],
+        include_decision=True,
+        dead_letters=str(folder / "letters.db"),
+    )
+
+
+def variants(folder: Path) -> dict[str, Any]:
     """What is compared."""
     bare = Instant()
     limits = RateLimits(rpm=100_000_000, tpm=2_000_000_000, concurrency=1000)
@@ -86,12 +103,13 @@ def variants() -> dict[str, Any]:
         "ours, 10 providers": ours(10),
         "ours, 3 providers, limits": ours(3, limits),
         "ours, 3 providers, in a thread": ours(3, total_timeout=None),
+        "ours, 3 providers, all observers": watched(3, folder),
     }
 
 
-def measure(calls: int) -> dict[str, dict[str, list[float]]]:
+def measure(calls: int, folder: Path) -> dict[str, dict[str, list[float]]]:
     """Microseconds per call, per colour and variant."""
-    models = variants()
+    models = variants(folder)
     messages = [HumanMessage("Hello")]
     seconds: dict[str, dict[str, list[float]]] = {
         "invoke": {name: [] for name in models},
@@ -263,8 +281,10 @@ if __name__ == "__main__":
     parser.add_argument("--calls", type=int, default=3000, help="calls per variant and colour (default 3000)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
+    with TemporaryDirectory() as letters:
+        calls = table(measure(options.calls, Path(letters)))
     result = {
-        "calls": table(measure(options.calls)),
+        "calls": calls,
         "bindings": bindings(options.calls // 3),
         "decisions": decisions(options.calls),
     }
