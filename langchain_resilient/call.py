@@ -102,7 +102,12 @@ def kept_by(
     keeper: Keeper, key: str | None, tenant: str | None, content: Callable[[], dict[str, Any]]
 ) -> Callable[[str, tuple[Attempt, ...]], Later]:
     """How a call is put away, if nobody answers it: only then is anything made of it."""
-    return keeper.keeping(lambda: key_of(content(), tenant) if key is None else key, tenant, content)
+
+    def keyed() -> tuple[str, dict[str, Any]]:
+        asked = content()
+        return key_of(asked, tenant) if key is None else key, asked
+
+    return keeper.keeping(tenant, keyed)
 
 
 class _Call(NamedTuple):

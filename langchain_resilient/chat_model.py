@@ -41,7 +41,7 @@ from langchain_resilient.engine.circuit import Circuit
 from langchain_resilient.engine.dead_letters.box import Box
 from langchain_resilient.engine.dead_letters.keeping import Keeper, keeper_of
 from langchain_resilient.engine.dead_letters.opening import DeadLetters
-from langchain_resilient.engine.dead_letters.replaying import Replayer, ReplayReport
+from langchain_resilient.engine.dead_letters.replaying import ReplayReport
 from langchain_resilient.engine.drive import AsyncHands, Hands, arun, astream, drain, run, stream
 from langchain_resilient.engine.errors import (
     InvalidOutputError,
@@ -63,7 +63,7 @@ from langchain_resilient.engine.routing import Routing
 from langchain_resilient.engine.store.opening import MEMORY, open_store, shown
 from langchain_resilient.engine.store.state import OVERRIDES, Override
 from langchain_resilient.identity import common_profile, digest, profile_of
-from langchain_resilient.letters import asking, in_a_loop
+from langchain_resilient.letters import replayed, replayer
 from langchain_resilient.providers import Client, build
 from langchain_resilient.raised import widen
 from langchain_resilient.structured import StructuredOutput
@@ -523,24 +523,11 @@ class ResilientChatModel(BaseChatModel):
             SettingsError: The model keeps no letters, or a setting makes no sense.
             BoxError: The letters can't be reached.
         """
-        return in_a_loop(
-            lambda: self._replayer(through, settings, in_threads=True).run(), settings.get("concurrency", 4)
-        )
+        return replayed(self, self.letters, self._engine.policy, through, settings)
 
     async def areplay(self, *, through: Runnable[Any, Any] | None = None, **settings: Any) -> ReplayReport:
         """As `replay`, in this task; cancelled, it gives back what it has not asked to the end."""
-        return await self._replayer(through, settings).run()
-
-    def _replayer(
-        self, through: Runnable[Any, Any] | None, settings: Mapping[str, Any], *, in_threads: bool = False
-    ) -> Replayer:
-        policy = self._engine.policy
-        ask = asking(self, through, in_threads=in_threads)
-        try:
-            return Replayer(self.letters, ask, observe=policy.observe, rand=policy.rand, **settings)
-        except TypeError:
-            known = ("concurrency", "most", "wait", "lease")
-            raise unknown_name("replay: unknown keyword", next(iter(settings.keys() - set(known)), ""), known) from None
+        return await replayer(self, self.letters, self._engine.policy, through, settings).run()
 
     def close(self) -> None:
         """Send what a shared backend has not been told yet (for at most 0.5 s). The store itself belongs to the process, and stays."""

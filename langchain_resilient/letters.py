@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, messages_from_dict, messages_to_dict
@@ -20,12 +22,18 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import BaseModel
 
 from langchain_resilient.binding import Binding
+from langchain_resilient.engine.dead_letters.box import Box
 from langchain_resilient.engine.dead_letters.letter import Letter, as_json
-from langchain_resilient.engine.errors import SettingsError
+from langchain_resilient.engine.dead_letters.replaying import Replayer, ReplayReport
+from langchain_resilient.engine.errors import SettingsError, unknown_name
+from langchain_resilient.engine.policy import Policy
 
 _T = TypeVar("_T")
 LEFT_OUT = "left_out"
 """The names of the arguments that JSON does not have."""
+REPLAY_SETTINGS = ("concurrency", "most", "wait", "lease")
+MOST_THREADS = 10_000
+"""They are made as they are needed, one for each letter that is being asked: `Replayer.concurrency` is the limit."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- written
@@ -123,23 +131,22 @@ def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def asking(
-    model: BaseChatModel, through: Runnable[Any, Any] | None = None, *, in_threads: bool = False
+    model: BaseChatModel, through: Runnable[Any, Any] | None = None, threads: Executor | None = None
 ) -> Callable[[Letter], Awaitable[Any]]:
     """How letters are asked again.
 
     Args:
         model: Who asks.
         through: What the messages are given to instead, say a chain with a parser behind the model.
-        in_threads: Whether by `invoke`, whose clients do not belong to an event loop that ends with the replay.
+        threads: Where `invoke` runs, whose clients do not belong to an event loop that ends with the replay; None: `ainvoke`.
     """
 
     async def ask(letter: Letter) -> Any:
         runnable, messages, config, arguments = question_of(model, letter, through)
-        if in_threads:
-            answer = await asyncio.to_thread(runnable.invoke, messages, config, **arguments)
-        else:
-            answer = await runnable.ainvoke(messages, config, **arguments)
-        return value_of(answer)
+        if threads is None:
+            return value_of(await runnable.ainvoke(messages, config, **arguments))
+        invoke = partial(copy_context().run, runnable.invoke, messages, config, **arguments)
+        return value_of(await asyncio.get_running_loop().run_in_executor(threads, invoke))
 
     return ask
 
@@ -157,12 +164,54 @@ def value_of(answer: Any) -> Any:
     return type(answer).__name__ if isinstance(answer, BaseException) else answer
 
 
-def in_a_loop(make: Callable[[], Coroutine[Any, Any, _T]], workers: int) -> _T:
-    """Run a coroutine in an event loop of its own, in a thread of its own: the caller's thread may have a loop that runs."""
+def replayer(
+    model: BaseChatModel,
+    box: Box,
+    policy: Policy,
+    through: Runnable[Any, Any] | None,
+    settings: Mapping[str, Any],
+    threads: Executor | None = None,
+) -> Replayer:
+    """Who asks the letters of a model's box again: see `ResilientChatModel.replay` for the settings, `asking` for the rest.
+
+    Raises:
+        SettingsError: A setting is unknown, or makes no sense.
+    """
+    for name in settings:
+        if name not in REPLAY_SETTINGS:
+            raise unknown_name("replay: unknown keyword", name, REPLAY_SETTINGS)
+    return Replayer(box, asking(model, through, threads), observe=policy.observe, rand=policy.rand, **settings)
+
+
+def replayed(
+    model: BaseChatModel, box: Box, policy: Policy, through: Runnable[Any, Any] | None, settings: Mapping[str, Any]
+) -> ReplayReport:
+    """Ask them in this call. Interrupted (Ctrl-C), what is held is given back first; nobody waits for the calls that are under way."""
+    threads = ThreadPoolExecutor(MOST_THREADS, "langchain_resilient_asking")
+    try:
+        return in_a_loop(replayer(model, box, policy, through, settings, threads).run)
+    finally:
+        threads.shutdown(wait=False)
+
+
+def in_a_loop(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Run a coroutine in an event loop of its own, in a thread of its own: the caller's thread may have a loop that runs.
+
+    Where the caller is interrupted, the coroutine is cancelled, and ends first.
+    """
+    began: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
 
     async def alone() -> _T:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(workers, "langchain_resilient_asking"))
+        began.set_result((asyncio.get_running_loop(), cast("asyncio.Task[Any]", asyncio.current_task())))
         return await make()
 
     with ThreadPoolExecutor(1, "langchain_resilient_replay") as thread:
-        return thread.submit(copy_context().run, asyncio.run, alone()).result()
+        running = thread.submit(copy_context().run, asyncio.run, alone())
+        try:
+            return running.result()
+        except BaseException:
+            if not running.done():
+                loop, task = began.result()
+                with suppress(RuntimeError):  # it ended in this instant
+                    loop.call_soon_threadsafe(task.cancel)
+            raise

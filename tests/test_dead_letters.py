@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +248,51 @@ async def test_a_key_that_is_none(where: str):
     """An idempotency key that is no text is refused by name."""
     with pytest.raises(SettingsError, match=r"configurable\.idempotency_key: got 'int'"):
         await ask(keeping(where), "invoke", config={"configurable": {"idempotency_key": 7}})
+
+
+def test_ctrl_c_ends_a_replay_that_waits(where: str):
+    """Interrupted, `replay(wait=True)` raises before the provider that hangs has answered; the letter is given back uncounted."""
+    asked, gone = threading.Event(), threading.Event()
+
+    def hang(_: Any) -> str:
+        asked.set()
+        gone.wait(60)
+        raise BusyError
+
+    model = keeping(where, scripted("one", BusyError(), hang))
+    assert model_fails(model, "hi")
+
+    def interrupt() -> None:
+        asked.wait(60)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.replay(wait=True)
+    finally:
+        gone.set()
+        helper.join()
+        signal.signal(signal.SIGINT, before)
+    ((state, letter),) = model.letters.letters()
+    assert (state, letter.deliveries) == ("waiting", 0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_can_t_even_be_read_changes_nothing_for_the_caller(
+    where: str, way: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A message that LangChain itself can't turn into JSON is lost aloud, and the caller hears what the provider said."""
+
+    def broken(messages: Any) -> Any:
+        raise RuntimeError("planted")
+
+    events: list[Any] = []
+    monkeypatch.setattr("langchain_resilient.letters.messages_to_dict", broken)
+    model = keeping(where, scripted("one", BusyError()), observers=[events.append])
+    error = await failure(model, way)
+    assert "planted" not in repr(error) and "could not be kept" in error.__notes__[-1]
+    assert [event.where for event in events if isinstance(event, DeadLettered)] == ["lost"]

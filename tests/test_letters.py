@@ -1,6 +1,7 @@
 """What of a call is written into a dead letter, and how it is asked again."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -99,7 +100,7 @@ async def test_tools_are_offered_again(in_threads: bool):
         model = resilient(instance(server, "openai"))
         binding = tools(client_of(model), [rain], None, {})
         letter = written(content_of([HumanMessage("Rain?")], None, dict(binding.visible), binding))
-        value = await asking(model, in_threads=in_threads)(letter)
+        value = await asking(model, threads=ThreadPoolExecutor(1) if in_threads else None)(letter)
         sent = server.requests[-1].body
     assert value["type"] == "ai"
     assert [tool["function"]["name"] for tool in sent["tools"]] == ["rain"]

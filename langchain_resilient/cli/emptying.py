@@ -38,23 +38,27 @@ class Replaying(NamedTuple):
     wait: bool = False
 
 
-class _Tally:
-    """Counts ends, also those before a Ctrl-C, after which there is no report."""
+class Tally:
+    """What became of each letter, also before a Ctrl-C, after which there is no report."""
 
     def __init__(self) -> None:
-        self.ends: Counter[str] = Counter()
+        self._ends: dict[str, str] = {}
+        """By letter: one that nobody could be asked about comes back."""
 
     def __call__(self, event: Event) -> None:
+        """Take note."""
         if isinstance(event, Replayed):
-            self.ends[event.outcome] += 1
+            self._ends[event.letter] = event.outcome
 
     def report(self) -> ReplayReport:
-        return ReplayReport(**{name: self.ends[name] for name in OUTCOMES})
+        """What there is to report so far."""
+        counts = Counter(self._ends.values())
+        return ReplayReport(**{name: counts[name] for name in OUTCOMES})
 
 
 def replay(session: Session, file: Path, wanted: Replaying) -> None:
     """Ask them again. Raises `CommandFailed`, also where a letter that was asked was not answered, or `SettingsError`."""
-    tally = _Tally()
+    tally = Tally()
     with session.holding_back():
         settings = sources.settings_of(session, sources.Source(file=file))
         place = box.place_of(settings)

@@ -10,7 +10,9 @@ import subprocess
 
 import pytest
 
+from langchain_resilient.cli.emptying import Tally
 from langchain_resilient.engine.dead_letters.letter import Letter
+from langchain_resilient.engine.events import Replayed
 from langchain_resilient.testing import Fault
 from tests.cli.letters import PROMPT, TENANT, left_behind
 from tests.cli.running import INTERRUPTIBLE, command, environment
@@ -321,3 +323,12 @@ def test_ctrl_c_gives_back_what_is_being_asked(server, tmp_path, as_json):
         assert (document["error"]["kind"], document["report"]["answered"]) == ("interrupted", 1)
     else:
         assert out == "1 answered\n"
+
+
+def test_a_letter_that_comes_back_is_one_letter():
+    """After a Ctrl-C each letter is counted by what became of it last, however often nobody could be asked about it."""
+    tally = Tally()
+    for letter, outcome in (("a", "refused"), ("b", "refused"), ("a", "answered"), ("b", "refused")):
+        tally(Replayed(letter, outcome, 0.1))
+    report = tally.report()
+    assert (report.answered, report.refused, report.failed, report.parked) == (1, 1, 0, 0)

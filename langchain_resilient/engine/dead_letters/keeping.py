@@ -29,8 +29,8 @@ WRITERS = 8
 NOISE = 8
 """Random bytes in an id."""
 
-Content = Callable[[], Mapping[str, Any]]
-Key = Callable[[], str]
+Content = Callable[[], tuple[str, Mapping[str, Any]]]
+"""An idempotency key, and what is to be asked again."""
 
 
 class Keeper:
@@ -55,34 +55,32 @@ class Keeper:
         """How many letters lie where."""
         return self.box.counts()
 
-    def keeping(self, key: Key, tenant: str | None, content: Content) -> Callable[[str, tuple[Attempt, ...]], Later]:
+    def keeping(self, tenant: str | None, content: Content) -> Callable[[str, tuple[Attempt, ...]], Later]:
         """How one request is put away: `Request.keeping`.
 
         Args:
-            key: Its idempotency key.
             tenant: Whose it is.
-            content: What is to be asked again.
+            content: Its idempotency key, and what is to be asked again; called once, if it comes to a letter.
         """
 
         def writing(kind: str, attempts: tuple[Attempt, ...]) -> Later:
-            return Writing(lambda: self._written(key, tenant, content, kind, attempts), self._writers)
+            return Writing(lambda: self._written(tenant, content, kind, attempts), self._writers)
 
         return writing
 
     def _written(
-        self, key: Key, tenant: str | None, content: Content, kind: str, attempts: tuple[Attempt, ...]
+        self, tenant: str | None, content: Content, kind: str, attempts: tuple[Attempt, ...]
     ) -> DeadLettered | None:
         created = self._wall()
-        name, where = new_id(created, os.urandom(NOISE)), "lost"
-        told = key()
+        name, key, where = new_id(created, os.urandom(NOISE)), "", "lost"
         try:
+            key, asked = content()
             tried = tuple([attempt._asdict() for attempt in attempts])
-            letter = Letter(name, told, created, kind, tried, content(), tenant)
-            where = self.box.put(letter) or ""
+            where = self.box.put(Letter(name, key, created, kind, tried, asked, tenant)) or ""
         except Exception as error:  # noqa: BLE001  # whatever it is: the caller's own error must arrive
             # Not its text: a serializer quotes what it can't write.
             LOGGER.error("a request is lost: it could not be kept as a dead letter (%s)", type(error).__name__)  # noqa: TRY400  # its frames hold the prompt
-        return DeadLettered(name, told, kind, where) if where else None
+        return DeadLettered(name, key, kind, where) if where else None
 
 
 class Writing(Later):

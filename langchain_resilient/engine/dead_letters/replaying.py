@@ -199,7 +199,7 @@ class Replayer:
             try:
                 if held:
                     await self._at_box(partial(self._box.renew, held, self._lease))
-            except BoxError as error:
+            except Exception as error:  # noqa: BLE001  # if this task ended, every letter that takes long would be asked twice
                 LOGGER.warning("dead letters: %d claims could not be renewed (%s)", len(held), type(error).__name__)
 
     async def _let_go(self) -> None:

@@ -258,8 +258,9 @@ async def test_cancelled_it_gives_back_what_it_holds(desk):
     assert (d.box.counts().waiting, back.deliveries, back.not_before) == (1, 0, 0.0)
 
 
-async def test_a_long_call_keeps_its_letter(desk):
-    """A letter that is asked for longer than its lease is renewed, so nobody else gets it."""
+@pytest.mark.parametrize("first", [None, BoxAwayError("away"), RuntimeError("planted")])
+async def test_a_long_call_keeps_its_letter(desk, first):
+    """A letter that is asked for longer than its lease is renewed, so nobody else gets it; a renewal that fails is not the last."""
     d = desk()
     d.clock = FakeClock()  # on which every wait passes at once: renewals follow one another as fast as the loop turns
     done = asyncio.Event()
@@ -273,6 +274,8 @@ async def test_a_long_call_keeps_its_letter(desk):
 
     def renew(letters, lease):
         renewed.append(([one.key for one in letters], lease))
+        if first is not None and len(renewed) == 1:
+            raise first
         own(letters, lease)
         done.set()
 
@@ -280,7 +283,7 @@ async def test_a_long_call_keeps_its_letter(desk):
     d.answers["key_1"] = hangs
     d.box.put(letter(1))
     assert (await d.run(lease=60.0)).answered == 1
-    assert renewed[0] == (["key-1"], 60.0)
+    assert renewed[-1] == (["key-1"], 60.0)
 
 
 async def test_an_answer_is_written_even_if_the_box_was_away(desk):
