@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from prometheus_client.metrics import MetricWrapperBase
 
 from langchain_resilient.engine.errors import SettingsError, require
+from langchain_resilient.engine.events import CircuitChanged, Event, LettersWatched, Watching
 from langchain_resilient.engine.observe.levels import DEPTHS, GAUGES, Levels
 from langchain_resilient.engine.observe.rows import COUNTERS
 
@@ -120,19 +121,21 @@ class Metrics:
         if not self.many:
             gauge.set_function(read)
 
-    def follow_circuits(self) -> None:
-        """Show each provider that is known."""
-        for provider in self.levels.circuits:
-            self.follow(partial(self.levels.state, provider), "circuit_state", provider)
-        for provider in self.levels.watched:
-            self.follow(partial(self.levels.mode, provider), "circuit_mode", provider)
-            self.follow(partial(self.levels.budget, provider), "retry_budget", provider)
-
-    def follow_letters(self) -> None:
-        """Show how many letters there are, and how old."""
-        for state in DEPTHS:
-            self.follow(partial(self.levels.depth, state), "dead_letter_depth", state)
-        self.follow(self.levels.oldest, "dead_letter_oldest_seconds")
+    def heard(self, event: Event) -> Event:
+        """Take note of what is so now, as `Levels.heard`, and show each provider and place for letters that is known."""
+        levels = self.levels
+        counted = levels.heard(event)
+        if isinstance(event, CircuitChanged | Watching):
+            for provider in levels.circuits:
+                self.follow(partial(levels.state, provider), "circuit_state", provider)
+            for provider in levels.watched:
+                self.follow(partial(levels.mode, provider), "circuit_mode", provider)
+                self.follow(partial(levels.budget, provider), "retry_budget", provider)
+        elif isinstance(event, LettersWatched):
+            for state in DEPTHS:
+                self.follow(partial(levels.depth, state), "dead_letter_depth", state)
+            self.follow(levels.oldest, "dead_letter_oldest_seconds")
+        return counted
 
     def refresh(self, *, letters: bool = True) -> None:
         """Write what the gauges say now; one that can't be read keeps what it said.

@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
-from langchain_resilient.engine.events import CircuitChanged, LettersWatched, RateLimited, StoreDegraded, Watching
-from langchain_resilient.engine.observe.rows import Few
+from langchain_resilient.engine.events import (
+    CircuitChanged,
+    Event,
+    LettersWatched,
+    RateLimited,
+    StoreDegraded,
+    Watching,
+)
+from langchain_resilient.engine.observe.rows import ROWS, Few
 from langchain_resilient.engine.policy import Clock, SystemClock
 
 LOGGER = logging.getLogger("langchain_resilient")
@@ -79,6 +87,13 @@ class Levels:
         self._user_type = Few()
 
     # ------------------------------------------------------------------------------------------------------- being told
+    def heard(self, event: Event) -> Event:
+        """Take note of an event that says what is so now; the event, as it may be counted."""
+        note = HEARD.get(type(event))
+        if note is not None:
+            note(self, event)
+        return self.few(event) if isinstance(event, RateLimited) else event
+
     def watch(self, event: Watching) -> None:
         """Read a model too."""
         for provider in event.providers:
@@ -156,3 +171,14 @@ class Levels:
         """See `GAUGES`."""
         kept = [counts[4] for place in self._letters if (counts := place.read()) is not None and counts[4] is not None]
         return max(0.0, self._clock.wall() - min(kept)) if kept else 0.0
+
+
+HEARD: dict[type, Callable[[Levels, Any], None]] = {
+    Watching: Levels.watch,
+    LettersWatched: Levels.watch_letters,
+    CircuitChanged: Levels.changed,
+    StoreDegraded: Levels.store_changed,
+}
+"""Events that say what is so now."""
+TOLD = frozenset(ROWS) | frozenset(HEARD)
+"""Events that count, or say what is so; the others measure, and are each system's own."""

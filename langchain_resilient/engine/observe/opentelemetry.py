@@ -28,14 +28,11 @@ from langchain_resilient.engine.events import (
     Event,
     FellBack,
     Hedged,
-    LettersWatched,
     RateLimited,
     Retried,
-    StoreDegraded,
     StreamInterrupted,
-    Watching,
 )
-from langchain_resilient.engine.observe.levels import DEPTHS, GAUGES, Levels
+from langchain_resilient.engine.observe.levels import DEPTHS, GAUGES, TOLD, Levels
 from langchain_resilient.engine.observe.rows import (
     COUNTERS,
     DIMENSIONS,
@@ -45,9 +42,9 @@ from langchain_resilient.engine.observe.rows import (
     OUTCOMES,
     PHASES,
     PLACES,
-    ROWS,
     SOURCES,
     TURNS,
+    rows_of,
 )
 from langchain_resilient.engine.policy import Clock, SystemClock
 
@@ -262,25 +259,9 @@ class OpenTelemetryObserver:
         if waited:
             self._instruments.waits.record(waited)
 
-    def _counted(self, event: Event) -> None:
-        for key, *labels in ROWS[type(event)](event):
+    def _told(self, event: Event) -> None:
+        for key, *labels in rows_of(self._instruments.levels.heard(event)):
             self._instruments.counters[key].add(1, _ours(dict(zip(COUNTERS[key].labels, labels, strict=True))))
-
-    def _limited(self, event: RateLimited) -> None:
-        self._counted(self._instruments.levels.few(event))
-
-    def _changed(self, event: CircuitChanged) -> None:
-        self._instruments.levels.changed(event)
-        self._counted(event)
-
-    def _watching(self, event: Watching) -> None:
-        self._instruments.levels.watch(event)
-
-    def _letters_watched(self, event: LettersWatched) -> None:
-        self._instruments.levels.watch_letters(event)
-
-    def _degraded(self, event: StoreDegraded) -> None:
-        self._instruments.levels.store_changed(event)
 
 
 def _tell(span: Span, event: Event, word: str, fields: tuple[str, ...]) -> None:
@@ -291,13 +272,8 @@ def _tell(span: Span, event: Event, word: str, fields: tuple[str, ...]) -> None:
 
 
 _COUNTS: dict[type, Callable[[OpenTelemetryObserver, Any], None]] = {
-    **dict.fromkeys(ROWS, OpenTelemetryObserver._counted),  # noqa: SLF001  # the class's own table
+    **dict.fromkeys(TOLD, OpenTelemetryObserver._told),  # noqa: SLF001  # the class's own table
     Attempted: OpenTelemetryObserver._attempted,  # noqa: SLF001
     Decided: OpenTelemetryObserver._decided,  # noqa: SLF001
-    CircuitChanged: OpenTelemetryObserver._changed,  # noqa: SLF001
-    RateLimited: OpenTelemetryObserver._limited,  # noqa: SLF001
-    Watching: OpenTelemetryObserver._watching,  # noqa: SLF001
-    LettersWatched: OpenTelemetryObserver._letters_watched,  # noqa: SLF001
-    StoreDegraded: OpenTelemetryObserver._degraded,  # noqa: SLF001
 }
 OpenTelemetryObserver.events = frozenset(_COUNTS)

@@ -12,18 +12,10 @@ from typing import Any
 
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from langchain_resilient.engine.events import (
-    Attempted,
-    CircuitChanged,
-    Decided,
-    Event,
-    LettersWatched,
-    RateLimited,
-    StoreDegraded,
-    Watching,
-)
+from langchain_resilient.engine.events import Attempted, Decided, Event
 from langchain_resilient.engine.observe.instruments import Metrics, metrics_of
-from langchain_resilient.engine.observe.rows import KINDS, OTHER, OUTCOMES, ROWS
+from langchain_resilient.engine.observe.levels import HEARD, TOLD
+from langchain_resilient.engine.observe.rows import KINDS, OTHER, OUTCOMES, rows_of
 
 
 class _Answers:
@@ -111,47 +103,22 @@ class PrometheusObserver:
         if waited:
             self._metrics.waits.observe(waited)
 
-    def _counted(self, event: Event) -> None:
-        for row in ROWS[type(event)](event):
+    def _told(self, event: Event) -> None:
+        for row in rows_of(self._metrics.heard(event)):
             self._child(*row).inc()
 
-    def _limited(self, event: RateLimited) -> None:
-        self._counted(self._metrics.levels.few(event))
 
-    def _changed(self, event: CircuitChanged) -> None:
-        self._metrics.levels.changed(event)
-        self._metrics.follow_circuits()
-        self._counted(event)
-
-    def _watching(self, event: Watching) -> None:
-        self._metrics.levels.watch(event)
-        self._metrics.follow_circuits()
-
-    def _letters_watched(self, event: LettersWatched) -> None:
-        self._metrics.levels.watch_letters(event)
-        self._metrics.follow_letters()
-
-    def _degraded(self, event: StoreDegraded) -> None:
-        self._metrics.levels.store_changed(event)
-
-
-_LEVELS = {CircuitChanged, Watching, LettersWatched, StoreDegraded}
 _COUNTS: dict[type, Callable[[PrometheusObserver, Any], None]] = {
-    **dict.fromkeys(ROWS, PrometheusObserver._counted),  # noqa: SLF001  # the class's own table
+    **dict.fromkeys(TOLD, PrometheusObserver._told),  # noqa: SLF001  # the class's own table
     Attempted: PrometheusObserver._attempted,  # noqa: SLF001
     Decided: PrometheusObserver._decided,  # noqa: SLF001
-    CircuitChanged: PrometheusObserver._changed,  # noqa: SLF001
-    RateLimited: PrometheusObserver._limited,  # noqa: SLF001
-    Watching: PrometheusObserver._watching,  # noqa: SLF001
-    LettersWatched: PrometheusObserver._letters_watched,  # noqa: SLF001
-    StoreDegraded: PrometheusObserver._degraded,  # noqa: SLF001
 }
 PrometheusObserver.events = frozenset(_COUNTS)
 
 
 def _of_many(kind: type) -> Callable[[PrometheusObserver, Any], None]:
     """Counts in one process of many, where nobody asks the gauges: this process writes them, at once where an event moves one."""
-    count, moves = _COUNTS[kind], kind in _LEVELS
+    count, moves = _COUNTS[kind], kind in HEARD
 
     def counted(observer: PrometheusObserver, event: Any) -> None:
         metrics = observer._metrics  # noqa: SLF001  # one of its own methods, in effect

@@ -17,6 +17,7 @@ from langchain_resilient.engine.events import (
     Continued,
     CredentialBlocked,
     DeadLettered,
+    Event,
     FellBack,
     Hedged,
     RateLimited,
@@ -162,6 +163,16 @@ ROWS: dict[type, Callable[[Any], Iterable[Row]]] = {
     Replayed: _replayed,
 }
 """Events that only count: by one, in each of their rows. `Attempted` and `Decided` also measure, and are each system's own."""
+
+
+def rows_of(event: Event) -> Iterable[Row]:
+    """What is counted of an event that only counts; nothing of any other."""
+    return ROWS.get(type(event), _none)(event)
+
+
+def _none(_: Event) -> Iterable[Row]:
+    return ()
+
 
 UNCOUNTED: dict[type, str] = {
     Admitted: "every admitted attempt ends as an Attempted, which is counted, and what it waited is in Decided; it is the one event that"

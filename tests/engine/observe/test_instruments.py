@@ -96,8 +96,7 @@ def test_every_gauge_says_what_many_processes_make_of_it():
 
 def test_in_one_of_many_gauges_are_written_instead_of_asked():
     """Letters only by the thread that may wait for them; a gauge that can't be read keeps its value and harms no other."""
-    levels = Levels(FakeClock())
-    metrics = Metrics(many=True, levels=levels)
+    metrics = Metrics(many=True, levels=Levels(FakeClock()))
     registry = CollectorRegistry()
     metrics.register(registry)
     numbers = {"budget": 80.0, "pending": 3}
@@ -107,11 +106,9 @@ def test_in_one_of_many_gauges_are_written_instead_of_asked():
             raise RuntimeError("gone")
         return numbers["budget"]
 
-    levels.watch(Watching(("a",), budget, lambda: numbers["pending"]))
-    levels.watch_letters(LettersWatched(lambda: (5, 0, 0, 0, None)))
-    levels.changed(CircuitChanged("a", "closed", "open", "timeout"))
-    metrics.follow_circuits()
-    metrics.follow_letters()
+    metrics.heard(Watching(("a",), budget, lambda: numbers["pending"]))
+    metrics.heard(LettersWatched(lambda: (5, 0, 0, 0, None)))
+    metrics.heard(CircuitChanged("a", "closed", "open", "timeout"))
 
     def shown():
         return (
