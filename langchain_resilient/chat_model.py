@@ -502,7 +502,7 @@ class ResilientChatModel(BaseChatModel):
 
     @property
     def letters(self) -> Box:
-        """The dead letters: what waits, what is parked, and late answers by their idempotency key (`result`).
+        """The dead letters: what waits, what is parked, and late answers by their idempotency key and tenant (`result`).
 
         Raises:
             SettingsError: The model keeps none.
@@ -512,7 +512,7 @@ class ResilientChatModel(BaseChatModel):
         return cast("Keeper", keeper).box
 
     def replay(self, *, through: Runnable[Any, Any] | None = None, **settings: Any) -> ReplayReport:
-        """Ask the dead letters that are due again, in the lane "replay", and keep their answers for `letters.result(key)`.
+        """Ask the dead letters that are due again, in the lane "replay", and keep their answers for `letters.result(key, tenant)`.
 
         Args:
             through: Who is given a letter's messages instead of this model: a chain around it, say, with its own parser behind it.

@@ -15,6 +15,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeVar, cast
+from uuid import uuid4
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, messages_from_dict, messages_to_dict
@@ -68,7 +69,12 @@ def _is_json(value: Any) -> bool:
 
 
 def key_of(content: Mapping[str, Any], tenant: str | None) -> str:
-    """The idempotency key of a request that was given none: the same tenant's same question is one letter."""
+    """The idempotency key of a request that was given none: the same tenant's same question is one letter.
+
+    Where something could not be written, nobody can say that two questions are the same: each has a key of its own.
+    """
+    if content["parameters"].get(LEFT_OUT):
+        return uuid4().hex
     asked = {**content, "messages": [_said(message) for message in content["messages"]]}
     return hashlib.blake2b(repr((tenant, asked)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

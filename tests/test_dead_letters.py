@@ -13,9 +13,11 @@ from pydantic import BaseModel
 
 from langchain_resilient import DeadLetters, ReplayReport, ResilientChatModel, Retry, SettingsError
 from langchain_resilient.engine.dead_letters.box import BoxError
+from langchain_resilient.engine.dead_letters.keeping import WRITERS
 from langchain_resilient.engine.events import DeadLettered, LettersWatched, Replayed
 from langchain_resilient.testing import Fault, FaultServer
 from tests.clients import ANSWER, WAYS, BusyError, ask, failure, fresh, instance, resilient, scripted
+from tests.servers import until
 
 ONCE = Retry(max_retries=0)
 
@@ -56,7 +58,7 @@ async def test_nobody_answers_now_and_somebody_does_later(where: str, way: str):
         replay = model.replay if way in {"invoke", "stream"} else model.areplay
         report = replay()
         assert (await report if asyncio.iscoroutine(report) else report) == ReplayReport(answered=1)
-        found = model.letters.result("order-7")
+        found = model.letters.result("order-7", "acme")
         assert (found.letter, found.value["data"]["content"]) == (letter.id, "It is on its way.")
         assert model.letters.counts()[:3] == (0, 0, 0)
 
@@ -101,6 +103,37 @@ def test_the_same_question_is_one_letter(where: str):
         with pytest.raises(BusyError):
             model.invoke("hi", config={"configurable": {"tenant": tenant}})
     assert sorted(letter.tenant for _, letter in model.letters.letters()) == ["acme", "zeta"]
+
+
+def test_what_can_t_be_written_makes_no_two_questions_one(where: str):
+    """Where an argument has no JSON nobody can say that two calls are the same: each is a letter."""
+    model = keeping(where, scripted("one", BusyError()))
+    for _ in range(2):
+        with pytest.raises(BusyError):
+            model.invoke("hi", response_format=object())
+    first, second = (letter for _, letter in model.letters.letters())
+    assert first.key != second.key
+
+
+async def test_cancelled_while_they_are_written(where: str):
+    """More callers than there are threads that write go away at once: every letter is written all the same."""
+    model = keeping(where, scripted("one", BusyError()), max_pending=None)
+    keeper = model._engine.keeper
+    write, free = keeper.box.put, threading.Event()
+
+    def slow(letter: Any) -> Any:
+        free.wait(20)
+        return write(letter)
+
+    keeper.box.put = slow
+    calls = [asyncio.create_task(model.ainvoke(f"question {number}")) for number in range(3 * WRITERS)]
+    await asyncio.to_thread(until, lambda: keeper._writers._work_queue.qsize() == 2 * WRITERS, "all fail")
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    free.set()
+    await asyncio.to_thread(until, lambda: model.letters.counts().waiting == 3 * WRITERS, "all are written")
+    del keeper.box.put
 
 
 def test_a_schema_is_asked_for_again(where: str):

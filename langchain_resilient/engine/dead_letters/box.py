@@ -46,7 +46,7 @@ class Box(Protocol):
         """At most so many letters that are due and nobody holds, oldest first; theirs for `lease` seconds.
 
         Each claim counts as a delivery. A letter that has had `MOST_DELIVERIES` is parked as poison instead; one whose key has a result already
-        is ended; one that no key at hand opens is put off for a minute, uncounted.
+        is ended; one that can't be read, as no key at hand opens it or it is none of ours, is put off for a minute, uncounted.
         """
 
     def renew(self, letters: Sequence[Letter], lease: float) -> None:
@@ -72,14 +72,17 @@ class Box(Protocol):
     ) -> list[tuple[State, Letter]]:
         """At most so many letters with their states, oldest first; those after the one with the id `after`."""
 
-    def result(self, key: str) -> Result | None:
-        """The late answer to an idempotency key, as long as it is kept."""
+    def result(self, key: str, tenant: str | None = None) -> Result | None:
+        """The late answer to a tenant's idempotency key, as long as it is kept."""
 
     def purge(self, *, ids: Sequence[str] = (), state: State | None = None, before: float | None = None) -> int:
         """Remove the letters that meet all that is given (created before that moment); returns how many. Raises `SettingsError` for nothing."""
 
     def counts(self) -> Counts:
         """How many lie where."""
+
+    def spooled(self) -> int:
+        """How many letters of this machine are on their way to a Redis that was away; it is not asked. 0 for a file. Raises nothing."""
 
     def close(self) -> None:
         """Let go of files and connections. Afterwards the box is not used any more."""

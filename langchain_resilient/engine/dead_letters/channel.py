@@ -10,8 +10,6 @@ Rules of this file
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -62,16 +60,9 @@ class Channel:
     def _anew(self) -> None:
         self._free = threading.Lock()
         self._opening: _Opening | None = None
-        self.name = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
-        """Of this process, as the stream's consumer."""
 
-    @property
-    def used(self) -> bool:
-        """Whether there is a connection."""
-        return self._wire is not None
-
-    def _head(self) -> tuple[str, str]:
-        return ("" if self._clock is None else str(self._clock()), self.name)
+    def _head(self) -> tuple[str]:
+        return ("" if self._clock is None else str(self._clock()),)
 
     def run(self, operations: Sequence[Operation], within: float) -> Reply:
         """One exchange, connecting included, in at most so many seconds. Raises `Trouble`."""

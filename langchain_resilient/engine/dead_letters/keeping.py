@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from langchain_resilient.engine.dead_letters.box import Box
+from langchain_resilient.engine.dead_letters.box import Box, BoxAwayError
 from langchain_resilient.engine.dead_letters.letter import Counts, Letter, new_id
-from langchain_resilient.engine.dead_letters.opening import DeadLetters, open_box
+from langchain_resilient.engine.dead_letters.opening import DeadLetters, open_box, place_named
 from langchain_resilient.engine.effects import Later
 from langchain_resilient.engine.events import Attempt, DeadLettered
 from langchain_resilient.engine.store.forks import tell_of_forks
+from langchain_resilient.engine.store.once import opened_once
 
 LOGGER = logging.getLogger("langchain_resilient")
 WRITERS = 8
@@ -39,10 +39,13 @@ class Keeper:
     Args:
         box: Where.
         wall: Seconds since the epoch.
+        place: Tells this place from others, and nobody where it is; "": unknown.
     """
 
-    def __init__(self, box: Box, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, box: Box, wall: Callable[[], float] = time.time, place: str = "") -> None:
         self.box = box
+        self.place = place
+        self._counts = Counts(0, 0, 0, 0, None)
         self._wall = wall
         self._writers = ThreadPoolExecutor(WRITERS, "langchain_resilient_letters")
         tell_of_forks(self)
@@ -52,8 +55,12 @@ class Keeper:
         self._writers = ThreadPoolExecutor(WRITERS, "langchain_resilient_letters")
 
     def counts(self) -> Counts:
-        """How many letters lie where."""
-        return self.box.counts()
+        """How many letters lie where; while Redis is away, what lay there last, and what is spooled now. Raises `BoxError`."""
+        try:
+            self._counts = self.box.counts()
+        except BoxAwayError:
+            self._counts = self._counts._replace(spooled=self.box.spooled())
+        return self._counts
 
     def keeping(self, tenant: str | None, content: Content) -> Callable[[str, tuple[Attempt, ...]], Later]:
         """How one request is put away: `Request.keeping`.
@@ -79,7 +86,7 @@ class Keeper:
             where = self.box.put(Letter(name, key, created, kind, tried, asked, tenant)) or ""
         except Exception as error:  # noqa: BLE001  # whatever it is: the caller's own error must arrive
             # Not its text: a serializer quotes what it can't write.
-            LOGGER.error("a request is lost: it could not be kept as a dead letter (%s)", type(error).__name__)  # noqa: TRY400  # its frames hold the prompt
+            LOGGER.error("a request is lost: it could not be kept as dead letter %s (%s)", name, type(error).__name__)  # noqa: TRY400  # its frames hold the prompt
         return DeadLettered(name, key, kind, where) if where else None
 
 
@@ -98,18 +105,18 @@ class Writing(Later):
 
     def __await__(self) -> Generator[Any, None, Any]:
         """Wait for it in this task. If the task is cancelled it is written all the same."""
-        return asyncio.get_running_loop().run_in_executor(self._writers, self._write).__await__()
+        # Shielded: a cancelled task would take what still queues for a thread along.
+        return asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writers, self._write)).__await__()
 
 
 _OF_THE_PROCESS: dict[tuple[DeadLetters, str, str], Keeper] = {}
-_LOCK = threading.Lock()
 
 
 def keeper_of(settings: DeadLetters, backend: str, namespace: str) -> Keeper:
     """The one keeper of this process for a place and what is said of it; opened at the first call. Raises `SettingsError` as `open_box`."""
-    name = (settings, backend, namespace)
-    with _LOCK:
-        keeper = _OF_THE_PROCESS.get(name)
-        if keeper is None:
-            keeper = _OF_THE_PROCESS[name] = Keeper(open_box(settings, backend=backend, namespace=namespace))
-    return keeper
+
+    def made() -> Keeper:
+        box = open_box(settings, backend=backend, namespace=namespace)
+        return Keeper(box, place=place_named(settings.where, backend, namespace))
+
+    return opened_once(_OF_THE_PROCESS, (settings, backend, namespace), made)

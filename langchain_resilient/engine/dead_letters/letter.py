@@ -6,6 +6,7 @@ that two versions can share a box. What a claim changes (deliveries, not_before,
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ class Letter:
     id: str
     """Never used twice; see `new_id`."""
     key: str
-    """The idempotency key: who asks the same under the same key is the same letter."""
+    """The idempotency key: what the same tenant asks under the same key is the same letter."""
     created: float
     """Seconds since the epoch."""
     kind: str
@@ -90,6 +91,11 @@ class Result(NamedTuple):
 def new_id(created: float, noise: bytes) -> str:
     """An id that sorts by creation: milliseconds in hexadecimal, then the noise (8 random bytes or more make it unique)."""
     return f"{int(created * 1000):012x}-{noise.hex()}"
+
+
+def scoped(key: str, tenant: str | None) -> str:
+    """What a key is known by in a box: two tenants may use the same key, and must not get one another's answers."""
+    return hashlib.blake2b(repr((tenant, key)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def as_json(value: Any) -> bytes:

@@ -5,9 +5,11 @@ Rules of this file: settings are checked when they are made, places when the box
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from langchain_resilient.engine.dead_letters.box import Box
@@ -31,7 +33,8 @@ class DeadLetters:
     """True: the backend's Redis, else a file `langchain-resilient-dead-letters.db` in the working directory. Else the path of a file,
     "sqlite:///path", or a URL of Redis."""
     redact: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-    """Gets a copy of `{"messages": [...], "parameters": {...}}`, returns what is to be kept. If it raises, the letter is kept without it."""
+    """Gets a copy of `{"messages": [...], "parameters": {...}}`, returns what is to be kept. If it raises, the letter is kept without it. Give
+    one function, not a new lambda for each model: a process opens a place once for each."""
     keys: Sequence[str] = field(default=(), repr=False)
     """Fernet keys: the first encrypts, all decrypt, so that a new one is put in front. Default: none, not encrypted."""
     most_bytes: int = MOST_BYTES
@@ -116,3 +119,10 @@ def place_of(where: str | bool, backend: str) -> str:
         return rest[1:]
     # Nothing of it is quoted: it may hold a password.
     raise SettingsError(f"DeadLetters.where: got a URL that is neither Redis's nor sqlite:///path; {_FIX}")
+
+
+def place_named(where: str | bool, backend: str, namespace: str) -> str:
+    """A name for where letters lie: the same for all settings that mean the same place. A URL's password can't be read from it."""
+    place = place_of(where, backend)
+    name = (place, namespace) if "://" in place else (os.path.realpath(place),)
+    return blake2b(repr(name).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -11,7 +11,7 @@ Rules of this file
 * A letter has no TTL: it ends by its answer, or by `purge`. Results have one. What survives a restart of Redis is Redis's own setting
   (`appendonly yes`), and a server that evicts (`allkeys-…`) may evict letters.
 * The user needs, beside the courier's own commands: +del +exists +hdel +hexists +hget +hmget +hset +hincrby +pexpire +pttl +time +xack +xadd
-  +xclaim +xdel +xgroup +xinfo +xpending +xreadgroup +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zscore.
+  +xdel +xgroup +xreadgroup +zadd +zcard +zcount +zrange +zrangebyscore +zrem +zscore.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
 from importlib.resources import files
@@ -38,7 +37,15 @@ from langchain_resilient.engine.dead_letters.box import (
 )
 from langchain_resilient.engine.dead_letters.channel import Channel
 from langchain_resilient.engine.dead_letters.following import Follower
-from langchain_resilient.engine.dead_letters.letter import KEEP_RESULTS, MOST_DELIVERIES, Counts, Letter, Result, decode
+from langchain_resilient.engine.dead_letters.letter import (
+    KEEP_RESULTS,
+    MOST_DELIVERIES,
+    Counts,
+    Letter,
+    Result,
+    decode,
+    scoped,
+)
 from langchain_resilient.engine.dead_letters.sealing import Seal
 from langchain_resilient.engine.dead_letters.spool import Spool
 from langchain_resilient.engine.errors import is_number, require
@@ -131,16 +138,17 @@ class RedisBox:
             LOGGER.warning("dead letters: Redis at %s is back", self._dial.shown)
 
     def _ask(self, *operations: Operation) -> tuple[float, list[Any]]:
-        """The server's time, seconds since the epoch, and the replies. Raises `BoxError`, and `Denied` for a user who may not."""
+        """The server's time, seconds since the epoch, and the replies. Raises `BoxError`."""
         if self._closed:
-            raise BoxError(f"{self._dial.shown}: the box is closed")
+            # A spooled letter that is under way stays in the spool.
+            raise BoxAwayError(f"{self._dial.shown}: the box is closed")
         try:
             reply = self._patient.run(operations, PATIENCE)
         except Trouble as why:
             if why.kind in {"script", "noscript"}:
                 raise BoxError(f"dead letters at {self._dial.shown}: {why.text}") from why
             if why.kind == "denied":
-                raise self._dial.denial(why) from why
+                raise BoxAwayError(str(self._dial.denial(why))) from why
             # Not told to the breaker: a server that is out of memory still hands letters out.
             raise BoxAwayError(f"dead letters at {self._dial.shown}: {why.text}") from why
         return reply.now / SECOND, reply.replies
@@ -166,9 +174,6 @@ class RedisBox:
         if self._closed:
             return
         self._follower.close()
-        if self._patient.used:
-            with suppress(BoxError, ValueError):  # the name of a consumer is all that is left then
-                self._ask(self._operation("leave"))
         self._closed = True
         self._quick.close()
         self._patient.close()
@@ -203,7 +208,7 @@ class RedisBox:
         letter, sealed = decode(written)
         hollow = letter.content is None and sealed is None
         return self._operation(
-            "put", letter.id, letter.key, repr(float(letter.created)), _micros(letter.not_before), letter.parked or "", int(hollow),
+            "put", letter.id, scoped(letter.key, letter.tenant), repr(float(letter.created)), _micros(letter.not_before), letter.parked or "", int(hollow),
             written.decode("utf-8", "surrogatepass"), letter.deliveries,
         )  # fmt: skip
 
@@ -223,10 +228,6 @@ class RedisBox:
             if isinstance(why, Trouble):
                 self._failed(why)
             raise
-        except ValueError as error:
-            # Denied, which is no fault of the letter's: it stays.
-            self._failed(Trouble("denied", str(error)))
-            raise BoxAwayError(str(error)) from error
         self._worked()
         self._was_put(reply, decode(written)[0].id)
 
@@ -253,8 +254,8 @@ class RedisBox:
 
     def _read(self, row: Sequence[Any]) -> tuple[State, Letter, bool]:
         """State, letter, and whether no key at hand opens it."""
-        state, written, deliveries, claims, not_before, parked = row
-        letter, locked = self._seal.read(written)
+        state, name, written, deliveries, claims, not_before, parked = row
+        letter, locked = self._seal.read(written, name.decode())
         letter = replace(
             letter,
             deliveries=int(deliveries),
@@ -287,11 +288,11 @@ class RedisBox:
     def finish(self, letter: Letter, value: object) -> bool:
         """See `Box.finish`."""
         written = self._seal.written_value(value).decode("utf-8", "surrogatepass")
-        return bool(self._one("finish", letter.id, letter.key, written, self._keep))
+        return bool(self._one("finish", letter.id, scoped(letter.key, letter.tenant), written, self._keep))
 
-    def result(self, key: str) -> Result | None:
+    def result(self, key: str, tenant: str | None = None) -> Result | None:
         """See `Box.result`."""
-        found = self._one("result", key)
+        found = self._one("result", scoped(key, tenant))
         if found is None:
             return None
         letter, written, value = found
@@ -340,7 +341,11 @@ class RedisBox:
     def counts(self) -> Counts:
         """See `Box.counts`."""
         alive, claimed, parked, oldest = self._one("counts")
-        return Counts(alive - claimed, claimed, parked, self._spool.count(), float(oldest) if oldest else None)
+        return Counts(alive - claimed, claimed, parked, self.spooled(), float(oldest) if oldest else None)
+
+    def spooled(self) -> int:
+        """See `Box.spooled`."""
+        return self._spool.count()
 
 
 def _age(letter: Letter) -> tuple[float, str]:

@@ -5,7 +5,7 @@ Rules of this file
 * An answer is written by its idempotency key before the letter goes, in one step of the box: whoever is killed at any instant leaves a letter
   that is asked again, or an answer; never both written twice, and never neither.
 * Where nobody may be asked now (circuits, limits), it does not count as a delivery, and nobody else is claimed before the time that was said;
-  unless others are under way, as a half-open circuit refuses whoever comes beside its probes: then the letter comes back a second later.
+  unless others are being asked, as a half-open circuit refuses whoever comes beside its probes: then the letter comes back a second later.
 * What nobody will ever answer is parked at once; what fails is put off, longer each time, and parked when it has been delivered too often.
 """
 
@@ -47,6 +47,8 @@ LONGEST = 3600.0
 """Seconds that a letter is put off at most by our own backoff."""
 SHORTEST_PAUSE = 1.0
 """Seconds after a refusal that says no time, and between two looks at an empty box."""
+GOES_ON = 60.0
+"""Seconds after the last end for which letters that are refused beside others come back: as long as a slow probe may take."""
 BOX_THREADS = 2
 WRITES = 6
 """How often an answer is tried to be written: it has been paid for."""
@@ -146,6 +148,9 @@ class Replayer:
         self._held: dict[asyncio.Task[None], Letter] = {}
         self._pause_until: float | None = None
         self._refused: set[str] = set()
+        self._asking: set[str] = set()
+        """Letters that somebody is being asked at this moment."""
+        self._ended_at = self._clock.now()
         self._comes_back = False
         """Whether somebody was refused who will be asked again by this run."""
         self._threads = ThreadPoolExecutor(BOX_THREADS, "langchain_resilient_replay")
@@ -221,7 +226,7 @@ class Replayer:
     async def _replay(self, letter: Letter) -> None:
         began = self._clock.now()
         try:
-            value = await self._ask(letter)
+            value = await self._asked(letter)
         except Exception as error:  # noqa: BLE001  # whatever it is, the letter goes back or is parked
             outcome = await self._settled(letter, judged(error, self._clock.wall()))
         else:
@@ -229,9 +234,17 @@ class Replayer:
         if outcome == "refused":
             self._refused.add(letter.id)
         else:
+            self._ended_at = self._clock.now()
             self._refused.discard(letter.id)
             self._report = self._report._replace(**{outcome: getattr(self._report, outcome) + 1})
         self._observe(Replayed(letter.id, outcome, self._clock.now() - began))
+
+    async def _asked(self, letter: Letter) -> object:
+        self._asking.add(letter.id)
+        try:
+            return await self._ask(letter)
+        finally:
+            self._asking.discard(letter.id)
 
     async def _written(self, letter: Letter, value: Any) -> str:
         for again in range(WRITES):
@@ -260,7 +273,7 @@ class Replayer:
         """How the box is told."""
         if outcome == "parked":
             return partial(self._box.park, letter, why)
-        if outcome == "refused" and len(self._held) > 1:
+        if outcome == "refused" and self._asking and self._clock.now() - self._ended_at < GOES_ON:
             wait, self._comes_back = SHORTEST_PAUSE, True
             self._left = None if self._left is None else self._left + 1
         elif outcome == "refused":

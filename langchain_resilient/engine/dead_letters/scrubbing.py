@@ -20,7 +20,7 @@ ALWAYS = frozenset({
 LAST = frozenset({"key", "keys", "token"})
 """Words that tell by being a name's last; "tokens" are counted, "token" is held."""
 HARMLESS = frozenset({"prompt_cache_key", "stop_token", "pad_token", "eos_token", "bos_token", "prompt_cache_keys"})
-_GIVEN = ("default", "const", "example", "examples", "enum")
+_GIVEN = ("default", "const", "example", "examples")
 """What a schema may hold of an argument's value."""
 _NAMES = ("properties", "$defs", "definitions")
 """Where a JSON schema keeps names of arguments and types."""

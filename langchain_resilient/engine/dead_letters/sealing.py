@@ -26,6 +26,8 @@ MOST_BYTES = 262_144
 REDACTION_FAILED = "redaction failed"
 TOO_LARGE = "too large"
 NOT_JSON = "not JSON"
+UNREADABLE = "unreadable"
+"""The kind of a letter that is none of ours, or damaged."""
 
 Redact = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -107,9 +109,13 @@ class Seal:
             return encode(letter)
         return encode(letter, sealed=self._cipher.encrypt(as_json(dict(letter.content))).decode())
 
-    def read(self, written: bytes) -> tuple[Letter, bool]:
-        """A letter that was written, and whether its content is there but no key at hand opens it. Raises `ValueError`: it is none."""
-        letter, sealed = decode(written)
+    def read(self, written: bytes, letter_id: str) -> tuple[Letter, bool]:
+        """A letter that was written, and whether its content is there but can't be read: no key at hand opens it, or it is of another making."""
+        try:
+            letter, sealed = decode(written)
+        except ValueError as error:
+            LOGGER.error("dead letter %s can't be read (%s)", letter_id, type(error).__name__)  # noqa: TRY400  # a decoder's frames hold the prompt
+            return Letter(letter_id, letter_id, 0.0, UNREADABLE), True
         if sealed is None:
             return letter, False
         opened = self._opened(sealed)

@@ -25,7 +25,15 @@ from langchain_resilient.engine.dead_letters.box import (
     check_state,
 )
 from langchain_resilient.engine.dead_letters.database import Database
-from langchain_resilient.engine.dead_letters.letter import KEEP_RESULTS, MOST_DELIVERIES, POISON, Counts, Letter, Result
+from langchain_resilient.engine.dead_letters.letter import (
+    KEEP_RESULTS,
+    MOST_DELIVERIES,
+    POISON,
+    Counts,
+    Letter,
+    Result,
+    scoped,
+)
 from langchain_resilient.engine.dead_letters.sealing import Seal
 from langchain_resilient.engine.errors import is_number, require
 
@@ -78,13 +86,14 @@ class SqliteBox:
     def put(self, letter: Letter) -> Where | None:
         """See `Box.put`."""
         letter = self._seal.prepared(letter)
+        key = scoped(letter.key, letter.tenant)
         row = (
-            letter.id, letter.key, float(letter.created), letter.deliveries, float(letter.not_before), letter.parked, self._seal.written(letter),
+            letter.id, key, float(letter.created), letter.deliveries, float(letter.not_before), letter.parked, self._seal.written(letter),
         )  # fmt: skip
         with self._file.changing() as connection:
             known = connection.execute(
                 "SELECT 1 FROM letters WHERE key = :key UNION ALL SELECT 1 FROM results WHERE key = :key AND written > :since",
-                {"key": letter.key, "since": self._wall() - self._keep},
+                {"key": key, "since": self._wall() - self._keep},
             ).fetchone()
             if known:
                 return None
@@ -135,8 +144,8 @@ class SqliteBox:
         return None
 
     def _read(self, row: tuple[Any, ...]) -> tuple[Letter, bool]:
-        _, deliveries, claims, not_before, held_until, parked, body = row
-        letter, locked = self._seal.read(body)
+        name, deliveries, claims, not_before, held_until, parked, body = row
+        letter, locked = self._seal.read(body, name)
         claim = claims if held_until is not None else 0
         return replace(letter, deliveries=deliveries, not_before=not_before, parked=parked, claim=claim), locked
 
@@ -188,25 +197,25 @@ class SqliteBox:
     # -------------------------------------------------------------------------------------------------------------- results
     def finish(self, letter: Letter, value: object) -> bool:
         """See `Box.finish`."""
-        written = self._seal.written_value(value)
+        written, key = self._seal.written_value(value), scoped(letter.key, letter.tenant)
         with self._file.changing() as connection:
             now = self._wall()
             self._forget(connection, now)
             new = connection.execute(
                 "INSERT OR IGNORE INTO results(key, letter, written, value) VALUES (?, ?, ?, ?)",
-                (letter.key, letter.id, now, written),
+                (key, letter.id, now, written),
             ).rowcount
-            connection.execute("DELETE FROM letters WHERE key = ?", (letter.key,))
+            connection.execute("DELETE FROM letters WHERE key = ?", (key,))
         return bool(new)
 
-    def result(self, key: str) -> Result | None:
+    def result(self, key: str, tenant: str | None = None) -> Result | None:
         """See `Box.result`."""
         with self._file.reading() as connection:
             row = connection.execute(
-                "SELECT key, letter, written, value FROM results WHERE key = ? AND written > ?",
-                (key, self._wall() - self._keep),
+                "SELECT letter, written, value FROM results WHERE key = ? AND written > ?",
+                (scoped(key, tenant), self._wall() - self._keep),
             ).fetchone()
-        return None if row is None else Result(row[0], row[1], row[2], self._seal.read_value(row[3]))
+        return None if row is None else Result(key, row[0], row[1], self._seal.read_value(row[2]))
 
     def _forget(self, connection: sqlite3.Connection, now: float) -> None:
         connection.execute("DELETE FROM results WHERE written <= ?", (now - self._keep,))
@@ -258,6 +267,10 @@ class SqliteBox:
                 {"now": self._wall()},
             ).fetchone()
         return Counts(waiting=alive - claimed, claimed=claimed, parked=parked, spooled=0, oldest=oldest)
+
+    def spooled(self) -> int:
+        """See `Box.spooled`."""
+        return 0
 
 
 def _state(row: tuple[Any, ...], now: float) -> State:

@@ -25,7 +25,7 @@ def keep(journey: Journey, error: BaseException) -> Generator[Any, Any, None]:
         return
     kept: DeadLettered | None = yield Bury(writing(kind, tuple(journey.attempts)))
     if kept is None:
-        error.add_note("langchain_resilient: the same request is kept as a dead letter already")
+        error.add_note("langchain_resilient: the same request is kept as a dead letter, or was answered late, already")
         return
     journey.policy.observe(kept)
     if kept.where == "lost":

@@ -7,16 +7,15 @@ in no error.
 from __future__ import annotations
 
 import atexit
-import os
 import random
 import time
 from collections.abc import Callable
 from string import ascii_lowercase
-from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from langchain_resilient.engine.errors import require, unknown_name
 from langchain_resilient.engine.store.memory import MemoryStore, memory_store
+from langchain_resilient.engine.store.once import opened_once
 
 if TYPE_CHECKING:
     from langchain_resilient.engine.store.redis.store import RedisStore
@@ -29,7 +28,6 @@ SHARED = ("redis", "rediss", "unix", "redis+cluster", "redis+sentinel", "rediss+
 """Schemes of shared backends."""
 _IN_SCHEMES = f"{ascii_lowercase}+"
 
-_OPENING = Lock()
 _SHARED: dict[tuple[str, str], RedisStore] = {}
 _LEDGERS: dict[tuple[str, str], RedisLedger] = {}
 
@@ -93,15 +91,14 @@ def open_ledger(backend: str, namespace: str) -> RedisLedger:
 
 
 def _one(opened: dict[tuple[str, str], T], name: tuple[str, str], make: Callable[[], T]) -> T:
-    with _OPENING:
-        found = opened.get(name)
-        if found is None:
-            found = make()
-            if not (_SHARED or _LEDGERS):
-                # After the courier's own, so that it runs before it.
-                atexit.register(_close_all)
-            opened[name] = found
+    def made() -> T:
+        found = make()
+        if not (_SHARED or _LEDGERS):
+            # After the courier's own, so that it runs before it.
+            atexit.register(_close_all)
         return found
+
+    return opened_once(opened, name, made)
 
 
 def _close_all() -> None:
@@ -109,14 +106,6 @@ def _close_all() -> None:
         store.close()
     for ledger in tuple(_LEDGERS.values()):
         ledger.end()
-
-
-def _after_fork() -> None:
-    global _OPENING  # noqa: PLW0603  # a thread of the parent may have held it
-    _OPENING = Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def shown(backend: str) -> str:

@@ -14,6 +14,8 @@ from langchain_resilient.engine.dead_letters.sqlite import SqliteBox
 from langchain_resilient.testing.clock import FakeClock
 
 EPOCH = FakeClock().wall()
+TENANT = "acme"
+"""Whose all letters here are."""
 
 
 def letter(number: int = 1, **changed: object) -> Letter:
@@ -21,7 +23,7 @@ def letter(number: int = 1, **changed: object) -> Letter:
     made = Letter(
         id=f"id-{number:04}", key=f"key-{number}", created=EPOCH - 1000 + number, kind="timeout",
         attempts=({"provider": "openai/gpt-4.1", "kind": "timeout", "seconds": 12.0},),
-        content={"messages": [{"type": "human", "content": f"question {number}"}], "parameters": {"temperature": 0.5}}, tenant="acme",
+        content={"messages": [{"type": "human", "content": f"question {number}"}], "parameters": {"temperature": 0.5}}, tenant=TENANT,
     )  # fmt: skip
     return replace(made, **changed)
 

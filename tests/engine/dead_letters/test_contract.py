@@ -9,7 +9,7 @@ from langchain_resilient.engine.dead_letters.box import BoxError
 from langchain_resilient.engine.dead_letters.letter import MOST_DELIVERIES, Counts
 from langchain_resilient.engine.dead_letters.sealing import Seal
 from langchain_resilient.engine.errors import SettingsError
-from tests.engine.dead_letters.post import EPOCH, ids, letter
+from tests.engine.dead_letters.post import EPOCH, TENANT, ids, letter
 
 
 def claimed(box, most=10, lease=60.0):
@@ -156,6 +156,46 @@ def test_an_answer_ends_every_letter_of_its_key(place):
     assert box.get("id-0002") is None
 
 
+def test_two_tenants_may_use_one_key(place):
+    """A key is its tenant's: another's letter of the same key is kept too, and neither gets the other's answer."""
+    box = place()
+    assert box.put(letter(1, key="invoice-42", tenant="acme"))
+    assert box.put(letter(2, key="invoice-42", tenant="zeta"))
+    assert box.put(letter(3, key="invoice-42", tenant=None))
+    assert box.put(letter(4, key="invoice-42", tenant="acme")) is None
+    for held in box.claim(3, 60.0):
+        assert box.finish(held, f"for {held.tenant}")
+    found = {tenant: box.result("invoice-42", tenant) for tenant in ("acme", "zeta", None)}
+    assert {tenant: result.value for tenant, result in found.items()} == {
+        "acme": "for acme",
+        "zeta": "for zeta",
+        None: "for None",
+    }
+    assert found["acme"].key == "invoice-42"
+    assert box.result("invoice-42", "other") is None
+
+
+@pytest.mark.parametrize(
+    "damaged", [b'{"v":2,"header":{}}', b"no JSON", b'{"v":1,"id":"x","key":"y","created":[],"kind":"timeout"}']
+)
+def test_what_can_t_be_read_keeps_no_other(place, monkeypatch, damaged):
+    """A letter of another making, or damaged, is listed by its id and put off for a minute, uncounted; the others are handed out; it can be removed."""
+    box = place()
+    with monkeypatch.context() as patched:
+        patched.setattr(box._seal, "written", lambda one: damaged)
+        if place.kind == "redis":
+            patched.setattr("langchain_resilient.engine.dead_letters.redis.decode", lambda written: (letter(1), None))
+        box.put(letter(1))
+    box.put(letter(2))
+    assert ids(box.letters()) == ["id-0001", "id-0002"]
+    assert box.get("id-0001").kind == "unreadable"
+    assert ids(box.claim(10, 1.0)) == ["id-0002"]
+    place.clock.advance(61)
+    assert ids(box.claim(10, 1.0)) == ["id-0002"]
+    assert box.get("id-0001").deliveries == 0
+    assert box.purge(ids=["id-0001"]) == 1
+
+
 @pytest.mark.parametrize(("most", "lease"), [(0, 1.0), (1, 0.0)])
 def test_a_claim_that_makes_no_sense(box, most, lease):
     """A claim of nothing, or for no time, is refused."""
@@ -238,9 +278,9 @@ def test_finishing_keeps_the_result_and_ends_the_letter(place):
     """One step writes the answer under the key, with its letter and its moment, and removes the letter."""
     box = place()
     box.put(letter(1))
-    assert box.result("key-1") is None
+    assert box.result("key-1", TENANT) is None
     assert box.finish(claimed(box), {"content": "多谢\ud83c", "n": [1, None]})
-    found = box.result("key-1")
+    found = box.result("key-1", TENANT)
     assert (found.key, found.letter, found.value) == ("key-1", "id-0001", {"content": "多谢\ud83c", "n": [1, None]})
     assert found.written == pytest.approx(place.clock.wall())
     assert box.get("id-0001") is None
@@ -252,7 +292,7 @@ def test_a_late_answer_counts_unless_one_stands(place):
     box, late, now = lapsed(place)
     assert box.finish(late, "late")
     assert not box.finish(now, "second")
-    assert box.result("key-1").value == "late"
+    assert box.result("key-1", TENANT).value == "late"
     assert box.letters() == []
     box.release(now, 0.0, counted=True)
     assert box.claim(10, 60.0) == []
@@ -273,13 +313,13 @@ def test_results_are_kept_for_their_time(place):
     box.put(letter(1))
     box.finish(claimed(box), 1)
     place.clock.advance(599)
-    assert box.result("key-1").value == 1
+    assert box.result("key-1", TENANT).value == 1
     assert not box.put(letter(1))
     place.clock.advance(1)
-    assert box.result("key-1") is None
+    assert box.result("key-1", TENANT) is None
     assert box.put(letter(1))
     assert box.finish(claimed(box), 2)
-    assert box.result("key-1").value == 2
+    assert box.result("key-1", TENANT).value == 2
 
 
 # ── parking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -329,8 +369,8 @@ def test_what_no_key_opens_is_shown_and_put_off(place):
     found = {it.id: it for it in having.claim(10, 60.0)}["id-0001"]
     assert found.content == letter(1).content
     having.finish(found, "secret")
-    assert without.result("key-1").value is None
-    assert having.result("key-1").value == "secret"
+    assert without.result("key-1", TENANT).value is None
+    assert having.result("key-1", TENANT).value == "secret"
 
 
 def test_an_encrypted_letter_may_be_unparked_by_who_has_no_key(place):

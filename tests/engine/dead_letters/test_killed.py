@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.dead_letters.post import letter
+from tests.engine.dead_letters.post import TENANT, letter
 from tests.engine.dead_letters.replayer import opened
 
 ROOT = Path(__file__).parents[3]
@@ -57,7 +57,7 @@ def test_killed_at_random_instants(where):
         assert box.finish(held, held.content["messages"][0]["content"].upper())
     assert box.counts()[:4] == (0, 0, 0, 0)
     for number in range(LETTERS):
-        assert box.result(f"key-{number}").value == f"QUESTION {number}"
+        assert box.result(f"key-{number}", TENANT).value == f"QUESTION {number}"
     words = [line.split() for line in Path(log).read_text().splitlines()]
     asked = {key for word, key in words if word == "asked"}
     written = collections.Counter(key for word, key in words if word == "written")
@@ -96,7 +96,7 @@ def test_putting_processes_are_killed(where, tmp_path):
     box = opened(kind, place, namespace, Path(log).parent)
     program = """
 import os, sys
-from tests.engine.dead_letters.post import letter
+from tests.engine.dead_letters.post import TENANT, letter
 from tests.engine.dead_letters.replayer import opened
 box = opened(*sys.argv[1:4], os.path.dirname(sys.argv[4]))
 number = int(sys.argv[5])

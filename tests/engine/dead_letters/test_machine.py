@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from langchain_resilient.engine.dead_letters.letter import MOST_DELIVERIES
-from tests.engine.dead_letters.post import Place, letter
+from tests.engine.dead_letters.post import TENANT, Place, letter
 
 KEEP = 300.0
 SERIAL = itertools.count()
@@ -205,7 +205,7 @@ class Machine(RuleBasedStateMachine):
         assert counts[:3] == tuple(states.count(state) for state in ("waiting", "claimed", "parked"))
         assert counts.oldest == min(alive, default=None)
         for key in [f"key-{number}" for number in range(1, 7)]:
-            result = self.box.result(key)
+            result = self.box.result(key, TENANT)
             assert (result and result.value) == (self.results[key][0] if self.answered(key) else None)
 
 

@@ -9,7 +9,7 @@ from langchain_resilient.engine.dead_letters.opening import FILE, DeadLetters, o
 from langchain_resilient.engine.dead_letters.redis import SPOOL, RedisBox
 from langchain_resilient.engine.dead_letters.sqlite import SqliteBox
 from langchain_resilient.engine.errors import SettingsError
-from tests.engine.dead_letters.post import letter
+from tests.engine.dead_letters.post import TENANT, letter
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,7 @@ def test_settings_reach_the_box(home):
     assert box.get("id-0002").parked == "too large"
     box.finish(box.claim(1, 10.0)[0], 1)
     now[0] += 60
-    assert box.result("key-1") is None
+    assert box.result("key-1", TENANT) is None
     box.close()
     other = open_box("a.db")
     other.put(letter(3))

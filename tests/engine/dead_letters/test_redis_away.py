@@ -14,11 +14,10 @@ import pytest
 from langchain_resilient.engine.dead_letters.box import BoxAwayError
 from langchain_resilient.engine.dead_letters.channel import Channel
 from langchain_resilient.engine.dead_letters.redis import HURRY, RedisBox
-from langchain_resilient.engine.errors import SettingsError
 from langchain_resilient.engine.store.redis.post.dial import Dial
 from langchain_resilient.engine.store.redis.post.troubles import Trouble
 from langchain_resilient.engine.store.redis.wire import Operation
-from tests.engine.dead_letters.post import ids, letter
+from tests.engine.dead_letters.post import TENANT, ids, letter
 from tests.servers import Server, free_port, until
 
 ROOT = Path(__file__).parents[3]
@@ -74,7 +73,7 @@ def test_what_is_in_both_is_kept_once(server, namespace, tmp_path):
     server.cont()
     followed(box, 3)
     assert ids(box.letters()) == ["id-0002", "id-0003", "id-0004"]
-    assert box.result("key-1").value == "answer"
+    assert box.result("key-1", TENANT).value == "answer"
     box.close()
 
 
@@ -88,7 +87,7 @@ def test_a_put_is_bounded(server, namespace, tmp_path):
     box.put(letter(1))
     assert asked == [HURRY]
     assert not box._breaker.up
-    assert not box._quick.used  # a late reply would be read as the next one's
+    assert box._quick._wire is None  # a late reply would be read as the next one's
     box._breaker.again_at = time.monotonic() + 60
     box.put(letter(2))
     assert asked == [HURRY]
@@ -188,19 +187,40 @@ def test_a_spooled_letter_is_sealed(namespace, tmp_path):
 
 
 def test_a_user_who_may_no_longer(namespace, tmp_path, monkeypatch):
-    """A spooled letter that Redis refuses this user (a password that was changed) is kept for later: it is not the letter's fault."""
+    """Whom Redis refuses from now on (a password that was changed) it is away from: an error of the box; a spooled letter is kept for later."""
     box = RedisBox("redis://127.0.0.1:1/0", namespace, spool=tmp_path)
     box.put(letter(1))
     box._follower.close()
 
-    def refused(*operations):
-        raise SettingsError("refuses this user")
+    def refused(*_):
+        raise Trouble("denied", "WRONGPASS")
 
-    monkeypatch.setattr(box, "_ask", refused)
+    monkeypatch.setattr(box._patient, "run", refused)
+    with pytest.raises(BoxAwayError, match="refuses this user"):
+        box.claim(1, 60.0)
     with pytest.raises(BoxAwayError, match="refuses this user"):
         box._spool.drain(box._forward)
     assert box._spool.count() == 1
     box.close()
+
+
+def test_closed_while_letters_follow(namespace, tmp_path, monkeypatch):
+    """A spooled letter that is under way when the box is closed stays in the spool, and follows when the next one is opened."""
+    box = RedisBox("redis://127.0.0.1:1/0", namespace, spool=tmp_path)
+    box.put(letter(1))
+    box.put(letter(2))
+    box._follower.close()
+
+    def closing(*_):
+        box.close()
+        raise Trouble("lost", "hung up")
+
+    monkeypatch.setattr(box._patient, "run", closing)
+    for _ in range(2):  # in the middle of one, and before any
+        with pytest.raises(BoxAwayError):
+            box._spool.drain(box._forward)
+    assert (box._spool.count(), {path.suffix for path in tmp_path.iterdir()}) == (2, {".jsonl"})
+    assert box.spooled() == 2
 
 
 def test_a_full_spool_says_so(namespace, tmp_path):
@@ -223,10 +243,9 @@ def test_a_fork(server, namespace, tmp_path):
         from tests.engine.dead_letters.post import letter
         box = RedisBox({server.url!r}, {namespace!r}, spool={str(tmp_path)!r})
         box.put(letter(1)); box.counts()
-        name = box._patient.name
         pid = os.fork()
         if not pid:
-            assert box._patient.name != name and box.put(letter(2)) and len(box.claim(1, 60.0)) == 1
+            assert box.put(letter(2)) and len(box.claim(1, 60.0)) == 1
             box.close()
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -6,7 +6,15 @@ import pytest
 
 from langchain_resilient.engine.dead_letters.box import BoxAwayError
 from langchain_resilient.engine.dead_letters.letter import MOST_DELIVERIES
-from langchain_resilient.engine.dead_letters.replaying import LEASE, LONGEST, PUT_OFF, Replayer, ReplayReport, judged
+from langchain_resilient.engine.dead_letters.replaying import (
+    GOES_ON,
+    LEASE,
+    LONGEST,
+    PUT_OFF,
+    Replayer,
+    ReplayReport,
+    judged,
+)
 from langchain_resilient.engine.errors import (
     AllProvidersFailedError,
     CircuitOpenError,
@@ -16,7 +24,7 @@ from langchain_resilient.engine.errors import (
 )
 from langchain_resilient.engine.events import Replayed
 from langchain_resilient.testing.clock import FakeClock
-from tests.engine.dead_letters.post import letter
+from tests.engine.dead_letters.post import TENANT, letter
 from tests.engine.harness import status
 from tests.servers import until
 
@@ -79,7 +87,7 @@ async def test_what_is_answered_is_kept_by_its_key(desk):
         d.box.put(letter(number))
     assert await d.run() == ReplayReport(answered=10)
     assert sorted(d.asked) == [f"key-{number}" for number in range(10)]
-    assert [d.box.result(f"key-{number}").value for number in (0, 9)] == ["answer to key-0", "answer to key-9"]
+    assert [d.box.result(f"key-{number}", TENANT).value for number in (0, 9)] == ["answer to key-0", "answer to key-9"]
     assert sorted(d.outcomes()) == [(f"id-{number:04}", "answered") for number in range(10)]
     assert d.box.counts()[:3] == (0, 0, 0)
 
@@ -117,7 +125,42 @@ async def test_who_is_refused_beside_others_comes_back_in_the_same_run(desk):
     began = d.clock.now()
     assert await d.run() == ReplayReport(answered=3)
     assert (sorted(refused), d.clock.now() - began < 5.0) == (["key-2", "key-3"], True)
-    assert d.box.result("key-3").value == "answered"
+    assert d.box.result("key-3", TENANT).value == "answered"
+
+
+@pytest.mark.parametrize("wide", [1, 4])
+async def test_all_refused_at_once_end_the_run(desk, wide):
+    """Letters that are refused together do not wait for one another: the run ends, as it does with one, and says when to come again."""
+
+    async def shut(_):
+        raise OPEN
+
+    d = desk(**dict.fromkeys(("key_1", "key_2", "key_3", "key_4"), shut))
+    for number in (1, 2, 3, 4):
+        d.box.put(letter(number))
+    report = await asyncio.wait_for(d.run(concurrency=wide), 10)
+    assert (report, len(d.asked)) == (ReplayReport(refused=wide, retry_after=45.0), wide)
+    assert d.box.counts()[:3] == (4, 0, 0)
+
+
+async def test_refusals_that_overlap_for_ever_end_the_run(desk):
+    """Of letters that take long to be refused one is always being asked: after a minute without any other end that is a refusal of all."""
+    d = desk()
+    began = d.clock.now()
+
+    async def overlapping(_):
+        number = len(d.asked)
+        while len(d.asked) == number and d.clock.now() - began < GOES_ON:  # for two things, one of them a clock's
+            await asyncio.sleep(0.01)
+            d.clock.advance(0.2)
+        raise OPEN
+
+    d.answers.update(key_1=overlapping, key_2=overlapping)
+    d.box.put(letter(1))
+    d.box.put(letter(2))
+    report = await asyncio.wait_for(d.run(), 20)
+    assert (report.refused, report.retry_after) == (2, 45.0)
+    assert len(d.asked) > 2
 
 
 async def test_most_counts_those_who_were_asked(desk):
@@ -300,7 +343,7 @@ async def test_an_answer_is_written_even_if_the_box_was_away(desk):
 
     d.box.finish = finish
     assert (await d.run()).answered == 1
-    assert (tries, d.asked, d.box.result("key-1").value) == (["key-1"] * 3, ["key-1"], "answer to key-1")
+    assert (tries, d.asked, d.box.result("key-1", TENANT).value) == (["key-1"] * 3, ["key-1"], "answer to key-1")
 
 
 async def test_waiting_it_goes_on_for_ever(desk):
@@ -313,7 +356,9 @@ async def test_waiting_it_goes_on_for_ever(desk):
     )  # refused, and asked again after 45 s of the clock
     d.answers.clear()
     d.box.put(letter(2))
-    await asyncio.to_thread(until, lambda: d.box.result("key-2") and d.box.result("key-1"), "both answers")
+    await asyncio.to_thread(
+        until, lambda: d.box.result("key-2", TENANT) and d.box.result("key-1", TENANT), "both answers"
+    )
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

@@ -62,13 +62,15 @@ def test_a_tools_schema_keeps_its_arguments():
     argument = {"type": "string", "default": SECRET, "examples": [SECRET], "description": "yours"}
     schema = {
         "type": "object",
-        "properties": {"password": argument, "api_key": SECRET},
+        "properties": {"password": argument, "api_key": SECRET, "sort_key": {"enum": ["name", "age"]}},
         "$defs": {"ApiKey": {"type": "string"}},
     }
     found = scrubbed({"messages": [], "parameters": {"tools": [{"function": {"parameters": schema}}]}})
     assert SECRET not in json.dumps(found)
     kept = found["parameters"]["tools"][0]["function"]["parameters"]
-    assert kept["properties"] == {"password": {"type": "string", "description": "yours"}}
+    assert kept["properties"] == {
+        "password": {"type": "string", "description": "yours"}, "sort_key": {"enum": ["name", "age"]},
+    }  # fmt: skip
     assert kept["$defs"] == {"ApiKey": {"type": "string"}}
 
 

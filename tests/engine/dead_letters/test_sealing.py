@@ -23,7 +23,7 @@ def stored(seal, made=None):
 def test_a_plain_seal_keeps_the_letter():
     """Without settings a letter is kept whole, in the clear."""
     assert stored(Seal()) == encode(letter())
-    assert Seal().read(encode(letter())) == (letter(), False)
+    assert Seal().read(encode(letter()), "id") == (letter(), False)
 
 
 # ── redaction ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -40,7 +40,7 @@ def test_the_hooks_word_is_kept():
         return content
 
     made = letter(content={"messages": [{"content": PROMPT}], "parameters": {"stop": ("a",), "token": "x"}})
-    found, _ = Seal(redact).read(stored(Seal(redact), made))
+    found, _ = Seal(redact).read(stored(Seal(redact), made), "id")
     assert found.content == {"messages": [{"content": "[hidden]"}], "parameters": {"stop": ["a"]}}
     assert found.parked is None
     assert got[0]["parameters"] == {"stop": ["a"], "api_key": "planted"}  # the dict that the hook then changed
@@ -68,7 +68,7 @@ def test_a_hook_that_fails(redact, caplog):
     """Where the hook raises or returns nonsense, nothing unredacted is written or logged; the letter itself is kept, parked."""
     with caplog.at_level(logging.WARNING, "langchain_resilient"):
         written = stored(Seal(redact))
-    found, locked = Seal().read(written)
+    found, locked = Seal().read(written, "id")
     assert (found.content, found.parked, locked) == (None, "redaction failed", False)
     assert (found.id, found.key, found.attempts) == ("id-0001", "key-1", letter().attempts)
     assert PROMPT.encode() not in written
@@ -111,18 +111,18 @@ def test_encrypted_content():
     written = stored(seal)
     assert PROMPT.encode() not in written and b"temperature" not in written
     assert b"key-1" in written and b"openai/gpt-4.1" in written
-    assert seal.read(written) == (letter(), False)
-    assert Seal(keys=[NEW]).read(written) == (letter(), False)
-    found, locked = Seal(keys=[OLD]).read(written)
+    assert seal.read(written, "id") == (letter(), False)
+    assert Seal(keys=[NEW]).read(written, "id") == (letter(), False)
+    found, locked = Seal(keys=[OLD]).read(written, "id")
     assert (found.content, locked, found.key, found.parked) == (None, True, "key-1", None)
-    assert Seal().read(written)[1] is True
+    assert Seal().read(written, "id")[1] is True
 
 
 def test_rotation():
     """What an old key wrote is read for as long as that key is listed, and so is what was written without any."""
     rotated = Seal(keys=[NEW, OLD])
-    assert rotated.read(stored(Seal(keys=[OLD]))) == (letter(), False)
-    assert rotated.read(stored(Seal())) == (letter(), False)
+    assert rotated.read(stored(Seal(keys=[OLD])), "id") == (letter(), False)
+    assert rotated.read(stored(Seal()), "id") == (letter(), False)
 
 
 def test_results_are_encrypted_too():

@@ -14,9 +14,10 @@ import pytest
 from langchain_resilient.engine.dead_letters import database
 from langchain_resilient.engine.dead_letters.box import BoxError
 from langchain_resilient.engine.dead_letters.database import APPLICATION
+from langchain_resilient.engine.dead_letters.letter import scoped
 from langchain_resilient.engine.dead_letters.sqlite import SqliteBox
 from langchain_resilient.engine.errors import SettingsError
-from tests.engine.dead_letters.post import EPOCH, ids, letter
+from tests.engine.dead_letters.post import EPOCH, TENANT, ids, letter
 
 ROOT = Path(__file__).parents[3]
 
@@ -97,7 +98,8 @@ def test_a_letter_that_was_answered_elsewhere_is_ended(path):
     box.put(letter(1))
     box.put(letter(2))
     with sqlite3.connect(path) as other:
-        other.execute("INSERT INTO results VALUES ('key-1', 'id-9', 1e12, '{\"value\": 1}')")
+        row = (scoped("key-1", TENANT), "id-9", 1e12, '{"value": 1}')
+        other.execute("INSERT INTO results VALUES (?, ?, ?, ?)", row)
     assert ids(box.claim(10, 60.0)) == ["id-0002"]
     assert box.get("id-0001") is None
     box.close()
@@ -113,7 +115,7 @@ def test_a_step_that_fails_leaves_nothing(path):
     with pytest.raises(BoxError, match="disk on fire") as caught:
         box.finish(held, "answer")
     assert "answer" not in str(caught.value)
-    assert box.result("key-1") is None
+    assert box.result("key-1", TENANT) is None
     assert box.get("id-0001") == held
     with sqlite3.connect(path) as other:
         other.execute("DROP TRIGGER broken")

@@ -1,22 +1,23 @@
 -- The dead letters of one namespace, see redis.py for who asks what and why. All of it is one script, so each operation is one atomic step.
 -- KEYS[1]: what all keys begin with; it holds the hash tag, so all are in one slot, also those that are named here.
--- ARGV: the clock (µs since the epoch, or "" for the server's), the process; then per operation its name, its keys (places), its words.
+-- ARGV: the clock (µs since the epoch, or "" for the server's); then per operation its name, its keys (places), its words.
 --
--- P:stream   stream  id: the letters that are due or claimed, in the order in which they came or came back; the group "replay" reads it
+-- P:stream   stream  id: the letters that are due or claimed, in the order in which they came or came back; the group "replay" reads it, with
+--                    one consumer for all processes: who holds what is in P:claims, and a name for each process would outlive it
 -- P:later    zset    id -> when it is due (µs): not before that moment
 -- P:claims   zset    id -> until when it is held (µs). Leases differ and are renewed, which XAUTOCLAIM's one idle time can't express
 -- P:open     zset    id -> created: the letters that wait or are claimed
 -- P:parked   zset    id -> created
--- P:keys     hash    idempotency key -> id
+-- P:keys     hash    idempotency key (scoped to its tenant) -> id
 -- P:results  hash    idempotency key -> cjson list of letter, µs when it was written, value;  P:lapses zset  key -> when it is forgotten (µs)
 -- P:l:<id>   hash    key, created, body, deliveries, claims (the fencing token: never goes back), not_before, entry (in the stream), parked, hollow
 
-local GROUP = "replay"
+local GROUP, CONSUMER = "replay", "replay"
 local P = KEYS[1]
 local stream, later, claims, open_, parked = P .. ":stream", P .. ":later", P .. ":claims", P .. ":open", P .. ":parked"
 local keys, results, lapses = P .. ":keys", P .. ":results", P .. ":lapses"
 local FIELDS = {"body", "deliveries", "claims", "not_before", "parked"}
-local at, now, who = 1, 0, ""
+local at, now = 1, 0
 
 local function word()
   at = at + 1
@@ -94,7 +95,7 @@ local function shown(id)
   local row = redis.call("HMGET", of(id), unpack(FIELDS))
   local held = redis.call("ZSCORE", claims, id)
   local state = row[5] and "parked" or (held and tonumber(held) > now) and "claimed" or "waiting"
-  return {state, row[1], row[2], held and row[3] or "0", row[4], row[5] or ""}
+  return {state, id, row[1], row[2], held and row[3] or "0", row[4], row[5] or ""}
 end
 
 -- What becomes of a letter that is due: it is handed out, or it ended, or is poison.
@@ -114,26 +115,12 @@ local function hand_out(id, lease, most_deliveries, taken)
   end
 end
 
--- Who held it dies, or did: it is ours now, and a consumer that has nothing else is forgotten.
-local function take_over(id)
-  local entry = redis.call("HGET", of(id), "entry")
-  if not entry then return end
-  local was = redis.call("XPENDING", stream, GROUP, entry, entry, 1)
-  redis.call("XCLAIM", stream, GROUP, who, 0, entry, "JUSTID")
-  local owner = was[1] and was[1][2]
-  if owner and owner ~= who then
-    for _, consumer in ipairs(redis.call("XINFO", "CONSUMERS", stream, GROUP)) do
-      if consumer[2] == owner and consumer[4] == 0 then redis.call("XGROUP", "DELCONSUMER", stream, GROUP, owner) end
-    end
-  end
-end
-
 local function next_entries(most)
-  local got = redis.pcall("XREADGROUP", "GROUP", GROUP, who, "COUNT", most, "STREAMS", stream, ">")
+  local got = redis.pcall("XREADGROUP", "GROUP", GROUP, CONSUMER, "COUNT", most, "STREAMS", stream, ">")
   if got and got.err then
     if not string.find(got.err, "NOGROUP", 1, true) then error(got.err, 0) end
     redis.call("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM")
-    got = redis.call("XREADGROUP", "GROUP", GROUP, who, "COUNT", most, "STREAMS", stream, ">")
+    got = redis.call("XREADGROUP", "GROUP", GROUP, CONSUMER, "COUNT", most, "STREAMS", stream, ">")
   end
   return got and got[1] and got[1][2] or {}
 end
@@ -164,10 +151,7 @@ function OPERATIONS.claim()
   while #taken < most do
     local lapsed = redis.call("ZRANGEBYSCORE", claims, "-inf", text(now), "LIMIT", 0, most - #taken)
     if #lapsed == 0 then break end
-    for _, id in ipairs(lapsed) do
-      take_over(id)
-      hand_out(id, lease, most_deliveries, taken)
-    end
+    for _, id in ipairs(lapsed) do hand_out(id, lease, most_deliveries, taken) end
   end
   for _, id in ipairs(redis.call("ZRANGEBYSCORE", later, "-inf", text(now))) do
     redis.call("ZREM", later, id)
@@ -306,16 +290,6 @@ function OPERATIONS.counts()
   }
 end
 
--- A replayer ends: its name goes, unless it still holds something.
-function OPERATIONS.leave()
-  local known = redis.pcall("XINFO", "CONSUMERS", stream, GROUP)
-  if known.err then return 0 end
-  for _, consumer in ipairs(known) do
-    if consumer[2] == who and consumer[4] == 0 then redis.call("XGROUP", "DELCONSUMER", stream, GROUP, who) end
-  end
-  return 1
-end
-
 local given = word()
 if given ~= "" then
   now = tonumber(given)
@@ -323,7 +297,6 @@ else
   local clock = redis.call("TIME")
   now = clock[1] * 1000000 + clock[2]
 end
-who = word()
 local replies = {}
 while at <= #ARGV do
   local name = word()
