@@ -36,17 +36,29 @@ def test_plain_tells_the_afternoon_in_lines_and_ends_with_the_summary(tmp_path: 
 
 
 def test_json_is_one_document_whose_counts_add_up(tmp_path: Path):
-    """Stdout is the document; each contender's questions are answered or failed, and its wasted calls are calls without an answer."""
-    ran = command(*FAST, "--json", "--no-chart", env=environment(), cwd=tmp_path)
+    """Stdout is the document, and its counts add up; keys, addresses, proxies and tracing of the user's own environment take no part in it."""
+    with FaultServer() as elsewhere:
+        mine = {
+            "HTTP_PROXY": elsewhere.url, "http_proxy": elsewhere.url, "ALL_PROXY": elsewhere.url,
+            "OPENAI_PROXY": elsewhere.url, "ANTHROPIC_PROXY": elsewhere.url,
+            "OPENAI_BASE_URL": elsewhere.base_url("openai"), "OLLAMA_HOST": elsewhere.url, "OPENAI_API_KEY": "planted-key",
+            "LANGSMITH_TRACING": "true", "LANGSMITH_ENDPOINT": elsewhere.url, "LANGSMITH_API_KEY": "planted-trace-key",
+        }  # fmt: skip
+        env = {name: value for name, value in environment().items() if name.lower() != "no_proxy"} | mine
+        ran = command(*FAST, "--json", "--no-chart", env=env, cwd=tmp_path)
+        assert elsewhere.count == 0
     assert ran.code == 0, ran.err
+    assert "planted" not in ran.out + ran.err
     document = json.loads(ran.out)
     assert document["complete"] is True
     assert document["seed"] == 3
     assert document["charts"] == []
     assert [each["name"] for each in document["contenders"]] == list(NAMES)
     for each in document["contenders"]:
+        # Each answered or failed; and wasted are the calls without an answer.
         assert each["asked"] == each["answered"] + each["failed"] == len(each["questions"])
         assert each["wasted"] == sum(each["calls"].values()) - each["answered"]
+        assert each["answered"] > 0
     assert "2:10 PM" in ran.err
     assert list(tmp_path.iterdir()) == []
 
@@ -97,52 +109,29 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("gone", "arguments", "code"),
-    [
-        (["matplotlib"], ["demo"], 2),
-        (["langchain_ollama", "langchain_anthropic"], ["demo", "--no-chart"], 2),
-        (["matplotlib"], ["demo", "--no-chart", "--speed", "10"], 0),
-    ],
+    ("gone", "arguments"),
+    [(["matplotlib"], ["demo"]), (["langchain_ollama", "langchain_anthropic"], ["demo", "--no-chart"])],
 )
-def test_missing_packages_are_named_with_the_way_to_get_them(gone: list[str], arguments: list[str], code: int):
-    """Before anything is played; and what isn't needed isn't asked for."""
+def test_missing_packages_are_named_with_the_way_to_get_them(gone: list[str], arguments: list[str]):
+    """Before anything is played."""
     program = MISSING.format(gone=gone, arguments=arguments)
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, timeout=50, check=False
     )
-    assert done.returncode == code, done.stderr
-    if code:
-        assert all(name in done.stderr for name in gone)
-        assert "pip install 'langchain-resilient[demo]'" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2, done.stderr
+    assert all(name in done.stderr for name in gone)
+    assert "pip install 'langchain-resilient[demo]'" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_the_users_own_accounts_proxies_and_traces_take_no_part(tmp_path: Path):
-    """Keys, addresses, headers, proxies and tracing of the environment reach no client of the play, and it is played all the same."""
-    with FaultServer() as elsewhere:
-        mine = {
-            "HTTP_PROXY": elsewhere.url, "http_proxy": elsewhere.url, "ALL_PROXY": elsewhere.url,
-            "OPENAI_PROXY": elsewhere.url, "ANTHROPIC_PROXY": elsewhere.url,
-            "OPENAI_BASE_URL": elsewhere.base_url("openai"), "OLLAMA_HOST": elsewhere.url, "OPENAI_API_KEY": "planted-key",
-            "LANGSMITH_TRACING": "true", "LANGSMITH_ENDPOINT": elsewhere.url, "LANGSMITH_API_KEY": "planted-trace-key",
-        }  # fmt: skip
-        env = {name: value for name, value in environment().items() if name.lower() != "no_proxy"} | mine
-        ran = command(*FAST, "--json", "--no-chart", env=env, cwd=tmp_path)
-        assert elsewhere.count == 0
-    assert ran.code == 0, ran.err
-    assert "planted" not in ran.out + ran.err
-    bare = json.loads(ran.out)["contenders"][0]
-    assert bare["answered"] > 0
-
-
-def in_a_terminal(columns: int, rows: int, *arguments: str, **more: str) -> tuple[int, str]:
-    """Run the command in a terminal of this size; its exit code and all that it wrote."""
+def in_a_terminal(columns: int, rows: int, *words: str, **more: str) -> tuple[int, str]:
+    """Run a command in a terminal of this size; its exit code and all that it wrote."""
     parent, child = pty.openpty()
     size = f"import fcntl, struct, termios; fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('HHHH', {rows}, {columns}, 0, 0))"
     subprocess.run([sys.executable, "-c", size], stdin=child, check=True)
     env = (
         {name: value for name, value in environment().items() if name != "COLUMNS"} | {"TERM": "xterm-256color"} | more
     )
-    with subprocess.Popen([*COMMAND, *arguments], stdin=child, stdout=child, stderr=child, env=env) as running:
+    with subprocess.Popen(words, stdin=child, stdout=child, stderr=child, env=env) as running:
         os.close(child)
         written = b""
         until = time.monotonic() + 50
@@ -164,7 +153,7 @@ def in_a_terminal(columns: int, rows: int, *arguments: str, **more: str) -> tupl
 @pytest.mark.parametrize(("columns", "rows", "more"), [(100, 30, {}), (42, 16, {"NO_COLOR": "1"})])
 def test_on_a_terminal_it_is_a_picture_that_leaves_no_trace(columns: int, rows: int, more: dict[str, str]):
     """On the terminal's other screen, wide or narrow, coloured or not; then the cursor is back and the summary stands."""
-    code, written = in_a_terminal(columns, rows, *FAST, "--no-chart", **more)
+    code, written = in_a_terminal(columns, rows, *COMMAND, *FAST, "--no-chart", **more)
     assert code == 0, written[-2000:]
     picture, _, after = written.rpartition("\x1b[?1049l")
     assert "\x1b[?1049h" in picture
@@ -176,8 +165,9 @@ def test_on_a_terminal_it_is_a_picture_that_leaves_no_trace(columns: int, rows: 
 
 
 def test_a_dumb_terminal_gets_lines():
-    """Where the cursor can't be moved, nothing tries to."""
-    code, written = in_a_terminal(80, 24, *FAST, "--no-chart", TERM="dumb")
+    """Where the cursor can't be moved, nothing tries to; and without a chart nothing asks for what draws one."""
+    program = MISSING.format(gone=["matplotlib"], arguments=[*FAST, "--no-chart"])
+    code, written = in_a_terminal(80, 24, sys.executable, "-c", program, TERM="dumb")
     assert code == 0
     assert "\x1b" not in written
     assert "2:10 PM" in written
