@@ -236,7 +236,7 @@ class ResilientChatModel(BaseChatModel):
         digests = {target.name: digest(target) for target in targets}
         keeper = self._keeper()
         if keeper is not None:
-            fanout(LettersWatched(keeper.counts))
+            fanout(LettersWatched(keeper.counts, keeper.place))
         return Engine(
             policy,
             store,

@@ -21,6 +21,8 @@ EACH = 'job=~"$job",instance=~"$instance"'
 MINE = f'{EACH},provider=~"$provider"'
 FROM = f'{EACH},from_provider=~"$provider"'
 OURS = "llm_resilient_"
+SPOOLED = f'sum(max by (host) (label_replace({OURS}dead_letter_depth{{{EACH},state="spooled"}}, "host", "$1", "instance", "(.*?)(:[0-9]+)?")))'
+"""The processes of one machine tell the same, those of others another part."""
 LINE, STAT, STATES = "timeseries", "stat", "state-timeline"
 
 
@@ -169,8 +171,9 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         "Dead letters",
         (
             Panel(
-                "Depth", ((f"max by (state) ({OURS}dead_letter_depth{{{EACH}}})", "{{state}}"),), "short",
-                "The largest that a process tells of: those who share a store tell the same.", width=6,
+                "Depth", ((f'max by (state) ({OURS}dead_letter_depth{{{EACH},state!="spooled"}})', "{{state}}"), (SPOOLED, "spooled")), "short",
+                "The largest that a process tells of: those who share a store tell the same. What is spooled lies on each machine, and adds up.",
+                width=6,
             ),
             Panel("Oldest", ((f"max({OURS}dead_letter_oldest_seconds{{{EACH}}})", "oldest"),), "s", "Waiting or claimed. The alert is at an hour.", width=6),
             Panel("Put aside", ((grown(f"{OURS}dead_letters_total", EACH, "kind, where"), "{{kind}} {{where}}"),), "short", "By why and where.", width=6, stacked=True),

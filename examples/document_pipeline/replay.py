@@ -10,5 +10,4 @@ from model import extraction, model
 
 if __name__ == "__main__":
     with asyncio.Runner() as runner:
-        # Fewer at a time than a half-open circuit lets in: one that is turned away there holds up all others.
-        runner.run(model.areplay(through=extraction(0), wait=True, concurrency=2))
+        runner.run(model.areplay(through=extraction(0), wait=True))

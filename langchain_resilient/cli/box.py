@@ -24,7 +24,7 @@ from langchain_resilient.engine.dead_letters.opening import DeadLetters, open_bo
 from langchain_resilient.engine.dead_letters.opening import place_of as place_named
 from langchain_resilient.engine.errors import unknown_name
 from langchain_resilient.engine.policy import SystemClock
-from langchain_resilient.engine.store.opening import MEMORY, SHARED, shown
+from langchain_resilient.engine.store.opening import MEMORY, SHARED
 
 COUNTS = ("waiting", "claimed", "parked", "spooled")
 ATTEMPT = ("provider", "kind", "status", "limit", "seconds", "wait")
@@ -51,9 +51,13 @@ def _settings(given: Any) -> DeadLetters:
     return given if isinstance(given, DeadLetters) else DeadLetters(given)
 
 
-def shown_place(place: str) -> str:
-    """For people, without a password."""
-    return shown(place) if place.partition("://")[0] in SHARED else str(Path(place).absolute())
+def shown_place(place: str, settings: Mapping[str, Any]) -> str:
+    """For people: which file, or which server, database and namespace; without a password. Raises `SettingsError` for a URL that makes no sense."""
+    if place.partition("://")[0] not in SHARED:
+        return str(Path(place).absolute())
+    from langchain_resilient.engine.store.redis.post.dial import Dial  # and redis-py with it
+
+    return f"{Dial(place).shown}, namespace {settings.get('namespace', 'default')}"
 
 
 def is_absent(place: str) -> bool:
@@ -95,7 +99,7 @@ def open_at(session: Session, settings: Mapping[str, Any]) -> Iterator[tuple[Box
         words = {name: settings[name] for name in ("backend", "namespace") if name in settings}
         found = open_box(_settings(settings["dead_letters"]), **words)
         try:
-            yield found, shown_place(place)
+            yield found, shown_place(place, settings)
         finally:
             found.close()
 

@@ -65,7 +65,7 @@ def replay(session: Session, file: Path, wanted: Replaying) -> None:
         if place is None or box.is_absent(place):
             raise CommandFailed(box.NONE if place is None else box.absent(place), kind="settings", code=2)
         model = sources.build(session, {**settings, "observers": [*settings.get("observers", ()), tally]})
-        told = {"source": str(file), "where": box.shown_place(place)}
+        told = {"source": str(file), "where": box.shown_place(place, settings)}
         try:
             report = promptly(_replayed(model, wanted))
         except KeyboardInterrupt:
@@ -149,11 +149,12 @@ def purge(session: Session, file: Path, wanted: Purge) -> None:
     with box.opened(session, file) as (found, where):
         ids = [letter.id for letter in box.known(found, wanted.ids)]
         if asks:
-            named = {letter.id for _, letter in box.every(found, state, before)}
-            many = len(named & set(ids) if ids else named)
-            if not typer.confirm(f"Remove {_letters(many)} from {where} for good?", err=True):
+            named = [letter.id for _, letter in box.every(found, state, before)]
+            ids = [each for each in named if each in ids] if ids else named
+            if ids and not typer.confirm(f"Remove {_letters(len(ids))} from {where} for good?", err=True):
                 raise CommandFailed("nothing was removed", kind="declined")
-        removed = found.purge(ids=ids, state=state, before=before)
+        # By their ids: others may have come while somebody thought it over. Without any, all that is named would go.
+        removed = found.purge(ids=ids, state=state, before=before) if ids or not asks else 0
         counts = box.counted(found.counts())
     if session.wants_json:
         session.document({"source": str(file), "where": where, "removed": removed, "counts": counts, "warnings": []})

@@ -102,12 +102,15 @@ def _attempt(attempt: Mapping[str, Any]) -> tuple[Cell, ...]:
     return (str(attempt["provider"]), f"{attempt['kind']}{more}", *times)
 
 
-def show_result(session: Session, file: Path, key: str) -> None:
+def show_result(session: Session, file: Path, key: str, tenant: str | None = None) -> None:
     """Show a late answer. Raises `CommandFailed` where there is none, or `SettingsError`."""
     with box.opened(session, file) as (found, where):
-        result = found.result(key)
+        result = found.result(key, tenant)
     if result is None:
-        raise CommandFailed("there is no answer to that key: none has come, or it is kept no longer", kind="no_result")
+        whose = "without a tenant" if tenant is None else "of that tenant"
+        raise CommandFailed(
+            f"there is no answer to that key {whose}: none has come, or it is kept no longer", kind="no_result"
+        )
     if session.wants_json:
         said = {"letter": result.letter, "written": result.written, "value": result.value}
         session.document({"source": str(file), "where": where, "result": said, "warnings": []})

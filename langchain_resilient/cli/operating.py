@@ -137,12 +137,13 @@ def _result(
     context: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The idempotency key of the request.")],
     config: Settings,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Whose it is: a key is its tenant's.")] = None,
     json: Json = False,
 ) -> None:
     """Show the late answer to a key."""
     from langchain_resilient.cli.letters import show_result
 
-    show_result(session_of(context, wants_json=json), config, key)
+    show_result(session_of(context, wants_json=json), config, key, tenant)
 
 
 @letters.command("replay", epilog=REPLAY_EPILOG)

@@ -52,12 +52,17 @@ def _letters(session: Session, of: Seen) -> dict[str, Any] | None:
     place = box.place_of(of.settings)
     if place is None:
         return None
-    counted: dict[str, Any] = {"where": box.shown_place(place), **dict.fromkeys(box.COUNTS), "oldest_age": None}
+    counted: dict[str, Any] = {
+        "where": box.shown_place(place, of.settings),
+        **dict.fromkeys(box.COUNTS),
+        "oldest_age": None,
+    }
     if box.is_absent(place):
         of.warnings.append(session.redactor.line(box.absent(place)))
         return {**counted, "error": None}
     try:
         with box.open_at(session, of.settings) as (found, _):
+            counted["spooled"] = found.spooled()  # on this machine's disk, wherever the others lie
             counts = found.counts()
     except BoxError as error:
         return {**counted, "error": session.redactor.line(str(error))}
@@ -109,7 +114,10 @@ def _backend(of: Seen) -> Text:
 
 def _counts(letters: Mapping[str, Any]) -> Text:
     if letters["waiting"] is None:
-        return Text(letters["error"] or "unknown", style="red" if letters["error"] else "dim")
+        if letters["error"] is None:
+            return Text("unknown", style="dim")
+        here = f"; {letters['spooled']} spooled on this machine" if letters["spooled"] else ""
+        return Text(f"{letters['error']}{here}", style="red")
     counts = [f"{letters[name]} {name}" for name in box.COUNTS if letters[name] or name == "waiting"]
     age = letters["oldest_age"]
     return Text(", ".join(counts) + (f"; the oldest came {ago(age)}" if age is not None else ""))

@@ -228,12 +228,15 @@ class Replayed(NamedTuple):
 class LettersWatched(NamedTuple):
     """A place for dead letters was opened; what is in it may be read at any time, for gauges.
 
-    Those who share one place tell of equal functions (a method of one object is equal to itself), or it would be counted for each of them.
+    A place counts once, however many tell of it: those with one `place`, and those with equal functions (a method of one object is equal to
+    itself).
     """
 
-    counts: Callable[[], tuple[int, int, int, int, float | None] | None]
+    counts: Callable[[], tuple[int, int, int, int, float | None]]
     """Letters waiting, claimed, parked and spooled, and the seconds since the epoch at which the oldest of the waiting and claimed was kept
-    (None: there is none). None once its owner is gone. It may read a file or ask a server: it is asked at most once in five seconds."""
+    (None: there is none). It may read a file or ask a server that hangs: it is asked in a thread of its own, at most once in five seconds."""
+    place: str = ""
+    """Which place it is: only compared, so a hash does, and no password is in it. "": unknown, and counted beside all others."""
 
 
 Event = (

@@ -7,11 +7,14 @@ import re
 import signal
 import stat
 import subprocess
+from contextlib import closing
 
 import pytest
 
+from langchain_resilient.cli import box
 from langchain_resilient.cli.emptying import Tally
 from langchain_resilient.engine.dead_letters.letter import Letter
+from langchain_resilient.engine.dead_letters.opening import open_box
 from langchain_resilient.engine.events import Replayed
 from langchain_resilient.testing import Fault
 from tests.cli.letters import PROMPT, TENANT, left_behind
@@ -169,7 +172,7 @@ def test_letters_in_redis_are_the_same_letters(server, tmp_path, redis_url, name
     ran = command("dead-letters", "list", "-c", str(left.path), "--json", env=environment())
     assert [row["id"] for row in json.loads(ran.out)["letters"]] == left.ids
     assert command("dead-letters", "replay", "-c", str(left.path), env=environment()).code == 0
-    ran = command("dead-letters", "result", "k", "-c", str(left.path), env=environment())
+    ran = command("dead-letters", "result", "k", "--tenant", TENANT, "-c", str(left.path), env=environment())
     assert (ran.code, ran.out) == (0, "Hello from the fault server.\n")
     left.model.letters.close()
 
@@ -183,6 +186,36 @@ def test_a_redis_that_is_away_is_said_so(typed, tmp_path):
     ran = typed("dead-letters", "list", "-c", path, "--json")
     assert (ran.code, json.loads(ran.out)["error"]["kind"]) == (1, "letters_away")
     assert "a-password" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:a-password@10.0.0.7:6380/3", "redis://10.0.0.7:6380/3, namespace shop"),
+        ("rediss://user:a%2Fpassword@host?ssl_cert_reqs=none", "rediss://host:6379, namespace shop"),
+        ("redis://host?db=2&password=a-password", "redis://host:6379/2, namespace shop"),
+        ("unix:///run/redis.sock?password=a-password", "unix:///run/redis.sock, namespace shop"),
+        ("redis+cluster://user:a-password@one:7000,two:7001", "redis+cluster://one:7000,two:7001, namespace shop"),
+    ],
+)
+def test_a_place_in_redis_is_named(url, shown):
+    """Which server, which database and which namespace: who removes something there must know; never who may do so, nor an option's value."""
+    assert box.shown_place(url, {"namespace": "shop"}) == shown
+
+
+def test_a_purge_says_where(typed, tmp_path, monkeypatch, redis_url, namespace):
+    """The prompt names the place that it is about to remove from."""
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        f"providers: [ollama:one]\nnamespace: {namespace}\ndead_letters: {{where: '{redis_url}', spool: {tmp_path}}}\n"
+    )
+    with closing(open_box(redis_url, namespace=namespace, spool=str(tmp_path))) as found:
+        found.put(Letter("0" * 12 + "-00", "old", 1.0, "overloaded", content={}))
+    monkeypatch.setattr("io.StringIO", Terminal)
+    ran = typed("dead-letters", "purge", "--state", "waiting", "-c", path, stdin="n\n")
+    host = redis_url.partition("://")[2].partition("/")[0]
+    assert f"Remove 1 letter from redis://{host}" in ran.err
+    assert f", namespace {namespace} for good? [y/N]:" in ran.err
 
 
 # ------------------------------------------------------------------------------------------------------------------- export
@@ -246,6 +279,36 @@ def test_a_purge_asks_first(typed, server, tmp_path, monkeypatch, said, kept, co
     assert f"Remove 2 letters from {tmp_path / 'letters.db'} for good? [y/N]:" in ran.err
 
 
+def test_a_purge_removes_no_more_than_was_agreed_to(typed, server, tmp_path, monkeypatch):
+    """A letter that is parked while the prompt waits stays, and so does one that is parked no longer."""
+    left = left_behind(server, tmp_path, "a", "b", "c")
+    first, second, third = left.ids
+    for _ in range(2):
+        park(left)
+    assert [row["id"] for row in letters_of(typed, left.path, "--state", "parked")] == [first, second]
+
+    def meanwhile(*_args, **_kwargs):
+        park(left)
+        return left.model.letters.unpark(second)
+
+    monkeypatch.setattr("io.StringIO", Terminal)
+    monkeypatch.setattr("typer.confirm", meanwhile)
+    assert typed("dead-letters", "purge", "--state", "parked", "-c", left.path).out == "1 letter removed\n"
+    assert [(row["id"], row["state"]) for row in letters_of(typed, left.path)] == [
+        (second, "waiting"),
+        (third, "parked"),
+    ]
+
+
+def test_a_purge_of_nothing_asks_nobody(typed, server, tmp_path, monkeypatch):
+    """There is nothing to agree to, and what comes meanwhile stays."""
+    left = left_behind(server, tmp_path, "a")
+    monkeypatch.setattr("io.StringIO", Terminal)
+    ran = typed("dead-letters", "purge", "--state", "parked", "-c", left.path)
+    assert (ran.code, ran.out, ran.err) == (0, "0 letters removed\n", "")
+    assert left.model.letters.counts().waiting == 1
+
+
 def test_an_unparked_letter_waits_again(typed, server, tmp_path):
     """By id or all of them; one that was not parked is named, with exit 1."""
     left = left_behind(server, tmp_path, "a", "b")
@@ -268,10 +331,17 @@ def test_a_replay_asks_again_and_keeps_the_answers(typed, server, tmp_path):
     assert (ran.code, document["report"]["answered"], document["counts"]["waiting"]) == (0, 2, 0)
     assert set(document) == {"source", "where", "report", "counts", "warnings"}
     assert PROMPT not in ran.out + ran.err
-    assert typed("dead-letters", "result", "a", "-c", left.path).out == "Hello from the fault server.\n"
-    result = json.loads(typed("dead-letters", "result", "b", "-c", left.path, "--json").out)["result"]
+    assert (
+        typed("dead-letters", "result", "a", "--tenant", TENANT, "-c", left.path).out
+        == "Hello from the fault server.\n"
+    )
+    result = json.loads(typed("dead-letters", "result", "b", "--tenant", TENANT, "-c", left.path, "--json").out)[
+        "result"
+    ]
     assert (result["letter"], result["value"]["type"]) == (left.ids[1], "ai")
-    assert typed("dead-letters", "result", "c", "-c", left.path).code == 1
+    assert typed("dead-letters", "result", "c", "--tenant", TENANT, "-c", left.path).code == 1
+    ran = typed("dead-letters", "result", "a", "-c", left.path)
+    assert (ran.code, "no answer to that key without a tenant" in ran.err) == (1, True)
     ran = typed("dead-letters", "replay", "-c", left.path)
     assert (ran.code, ran.out) == (0, "no letter was due\n")
 
@@ -317,7 +387,7 @@ def test_ctrl_c_gives_back_what_is_being_asked(server, tmp_path, as_json):
     assert "Traceback" not in err
     ((state, letter),) = left.model.letters.letters()
     assert (letter.id, state, letter.deliveries) == (left.ids[1], "waiting", 0)
-    assert left.model.letters.result("a") is not None
+    assert left.model.letters.result("a", TENANT) is not None
     if as_json:
         document = json.loads(out)
         assert (document["error"]["kind"], document["report"]["answered"]) == ("interrupted", 1)

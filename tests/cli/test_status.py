@@ -1,10 +1,13 @@
 """`status`: what it shows, and what it says that it can't know."""
 
 import json
+from contextlib import closing
 
 import pytest
 
 from langchain_resilient import ResilientChatModel
+from langchain_resilient.engine.dead_letters.letter import Letter
+from langchain_resilient.engine.dead_letters.opening import open_box
 from langchain_resilient.testing import Fault
 from tests.cli.letters import PROMPT, left_behind
 from tests.cli.running import command, config, environment
@@ -98,6 +101,21 @@ def test_letters_that_can_t_be_read_are_exit_code_1(typed, server, tmp_path):
     document = json.loads(ran.out)
     assert (ran.code, document["error"]["kind"]) == (1, "letters_away")
     assert document["providers"][0]["name"] == "ollama/one" and document["dead_letters"]["error"]
+
+
+def test_letters_on_their_way_are_counted_while_redis_is_away(typed, server, tmp_path):
+    """Those of this machine: nobody else can tell of them."""
+    away = "redis://127.0.0.1:1"
+    path = config(tmp_path, server, "one", more=f"dead_letters: {{where: '{away}', spool: {tmp_path}}}\n")
+    with closing(open_box(away, spool=str(tmp_path))) as found:
+        for key in "ab":
+            assert found.put(Letter(f"{key * 12}-00", key, 1.0, "overloaded", content={})) == "spool"
+    ran = typed("status", "-c", path, "--json")
+    letters = json.loads(ran.out)["dead_letters"]
+    assert (ran.code, letters["waiting"], letters["spooled"]) == (1, None, 2)
+    assert letters["error"]
+    ran = typed("status", "-c", path)
+    assert ran.code == 1 and "2 spooled on this machine" in " ".join(ran.out.split())
 
 
 @pytest.mark.e2e

@@ -62,7 +62,7 @@ def foreign(query: Asked, recorded: dict[str, frozenset[str]] | None = None) -> 
     wrong += [each for it in query.selectors if it.metric in known for each in _wrong_matchers(it, known[it.metric])]
     # A join may name any label of either side.
     all_labels = TARGET.union(*(known.get(it.metric, frozenset()) for it in query.selectors))
-    return wrong + [f"grouping by {label}" for label in sorted(query.labels - all_labels)]
+    return wrong + [f"grouping by {label}" for label in sorted(query.labels - all_labels - query.made)]
 
 
 def _wrong_matchers(selector: Selector, labels: frozenset[str]) -> list[str]:

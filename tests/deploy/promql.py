@@ -12,6 +12,7 @@ _TOKEN = re.compile(
     r'(?P<text>"(?:[^"\\]|\\.)*")|(?P<name>[A-Za-z_:][\w:]*)|(?P<number>\d[\w.]*)|(?P<space>\s+|\[[^\]]*\])|(?P<sign>=~|!~|!=|==|>=|<=|.)',
     re.DOTALL,
 )
+_MADE = re.compile(r'label_replace\(.*?,\s*"(\w+)"\s*,', re.DOTALL)
 _WORDS = {
     "and", "or", "unless", "on", "by", "without", "ignoring", "group_left", "group_right", "offset", "bool",
     "sum", "min", "max", "count", "avg", "topk", "inf", "nan",
@@ -33,6 +34,8 @@ class Asked(NamedTuple):
     selectors: tuple[Selector, ...]
     labels: frozenset[str]
     """Labels that it groups or joins by."""
+    made: frozenset[str] = frozenset()
+    """Labels that it makes itself, of others."""
 
 
 def asked(expression: str) -> Asked:
@@ -59,4 +62,4 @@ def asked(expression: str) -> Asked:
             at = end + 1
         else:
             selectors.append(Selector(token))
-    return Asked(tuple(selectors), frozenset(labels))
+    return Asked(tuple(selectors), frozenset(labels), frozenset(_MADE.findall(expression)))

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy.dashboard import PANELS
+from tests.deploy.dashboard import queries as queries_of
 from tests.deploy.exported import foreign
 from tests.deploy.promql import Selector, asked
 
@@ -86,6 +88,21 @@ def test_the_runbooks_queries_ask_for_what_is_exported():
     assert {query: wrong for query in queries if (wrong := foreign(asked(query), recorded))} == {}
 
 
+def test_what_is_spooled_adds_up_over_machines():
+    """Each machine's disk has a part of it: whoever asks for the largest leaves it out, and asks for it by machine."""
+    queries = re.findall(r"^```promql\n(.*?)^```", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
+    for source in (queries, [query for panel in PANELS for query in queries_of(panel)], [it["expr"] for it in rules()]):
+        found = [asked(query) for query in source]
+        depths = [
+            (each, it) for each in found for it in each.selectors if it.metric == "llm_resilient_dead_letter_depth"
+        ]
+        by_machine = [each for each, it in depths if ("state", "=", "spooled") in it.matchers]
+        others = [it for each, it in depths if each not in by_machine]
+        assert all(each.made == {"host"} for each in by_machine)
+        assert all({("state", "!=", "spooled"), ("state", "=", "parked")} & set(it.matchers) for it in others)
+        assert by_machine or source == [it["expr"] for it in rules()]
+
+
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
 def test_a_rule_asks_only_for_what_is_exported(rule: dict[str, Any]):
     """Names, labels and labels' words are those of our registry, of Prometheus itself, or of a rule before it."""
@@ -109,6 +126,8 @@ def test_asking_for_what_nobody_exports_is_found():
         "llm_resilient_requests_total{outcome=['answred']}"
     ]
     assert foreign(asked("sum by (kind) (fallback_total)")) == ["grouping by kind"]
+    made = 'max by (host, node) (label_replace(up, "host", "$1", "instance", "(.*)"))'
+    assert foreign(asked(made)) == ["grouping by node"]
     assert foreign(asked("max by (provider) (job:x:y)"), {"job:x:y": frozenset({"job"})}) == ["grouping by provider"]
 
 

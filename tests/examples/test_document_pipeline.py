@@ -19,7 +19,7 @@ import pytest
 from celery import Celery
 from PIL import Image
 
-from langchain_resilient.engine.dead_letters.box import Box
+from langchain_resilient.engine.dead_letters.box import Box, BoxError
 from langchain_resilient.engine.dead_letters.opening import open_box
 from langchain_resilient.testing import Fault, FaultServer
 from tests.servers import Server, binary_or_skip, free_port, valkey_binary
@@ -47,6 +47,23 @@ def module(name: str) -> ModuleType:
         return importlib.import_module(name)
     finally:
         sys.path.remove(str(FOLDER))
+
+
+@contextmanager
+def imported(*names: str) -> Iterator[list[ModuleType]]:
+    """Files of the example that read the environment when they are imported: for the block alone."""
+    for name in names:
+        sys.modules.pop(name, None)
+    try:
+        yield [module(name) for name in names]
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+def full(_letter: object) -> None:
+    """A box that can keep nothing."""
+    raise BoxError("the spool is full")
 
 
 draw = module("page").draw
@@ -140,6 +157,15 @@ class Pipeline:
             for request in self.provider.requests
         )
 
+    def reset(self) -> None:
+        """Tell the fleet that what was held against the credential is mended."""
+        words = ("circuits", "reset", "openai/gpt-4.1-mini", "-c", str(self.folder / "model.yaml"))
+        done = subprocess.run(
+            [sys.executable, "-m", "langchain_resilient.cli", *words],
+            cwd=self.folder, env=self.environment | {"PYTHONPATH": str(FOLDER.parent.parent)}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
     @contextmanager
     def letters(self) -> Iterator[Box]:
         """The dead letters in Redis."""
@@ -232,6 +258,48 @@ def test_inner_and_outer_attempts_do_not_multiply(pipeline: Pipeline):
         box.park(claimed, "its page is cursed")
         assert pipeline.ended(job, "failed")["reason"] == "its page is cursed"
         box.purge(ids=[letter.id])
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("fault", "why"), [(Fault.status(401), "auth"), (Fault.quota_exhausted(), "quota_exhausted")], ids=["auth", "quota"]
+)
+def test_what_somebody_has_to_mend_waits_for_that(pipeline: Pipeline, fault: Fault, why: str):
+    """A key that every provider refuses, a used-up quota: one request, then a dead letter at once; answered once it is mended and told."""
+    pipeline.provider.always(fault)
+    number = "2026-111" if why == "auth" else "2026-112"
+    job = pipeline.upload(number)
+    told = pipeline.ended(job, "waiting", "failed", "done")
+    assert (told["state"], told["attempts"], pipeline.provider.count) == ("waiting", 1, 1)
+    assert f"will be answered later ({why})" in told["reason"]
+    pipeline.provider.always(Fault.ok())
+    pipeline.reset()
+    with pipeline.replaying():
+        assert pipeline.ended(job, "done")["late"]
+    assert pipeline.asked(number) == 2
+
+
+@pytest.mark.e2e
+def test_a_letter_that_is_lost_goes_back_to_celery(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """A job whose letter could be written nowhere is not said to wait: it is queued, and comes again; put away then, it has its letter."""
+    for name, value in pipeline.environment.items():
+        monkeypatch.setenv(name, value)
+    with imported("tasks", "model", "jobs") as (tasks, model, jobs):
+        job, asked = jobs.create(b"a page"), model.question("Invoice 2026-113")
+        monkeypatch.setattr(tasks.model.letters, "put", full)
+        assert tasks.put_away(job, asked, "auth") == tasks.LONGEST_WAIT
+        known = jobs.read(job)
+        assert (known["state"], known["reason"], "letter" in known) == ("queued", "auth", False)
+        monkeypatch.undo()
+        assert tasks.put_away(job, asked, "auth") is None
+        known = jobs.read(job)
+        with pipeline.letters() as box:
+            ((_, letter),) = box.letters()
+            assert (known["state"], known["letter"], letter.key) == ("waiting", letter.id, job)
+            box.purge(ids=[letter.id])
+        model.model.letters.close()
+        model.model._engine.store.close()  # its server goes away before this process does
+    assert pipeline.provider.count == 0
 
 
 @pytest.mark.e2e

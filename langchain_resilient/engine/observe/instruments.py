@@ -141,7 +141,7 @@ class Metrics:
         """Write what the gauges say now; one that can't be read keeps what it said.
 
         Args:
-            letters: Whether letters are counted too, which may take a while: not where an event is told.
+            letters: Whether letters are counted too, which may take a quarter of a second: not where an event is told.
         """
         for key, (gauge, read) in tuple(self._followed.items()):
             if key[0] in OF_LETTERS and not letters:

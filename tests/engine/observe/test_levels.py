@@ -1,11 +1,16 @@
 """What gauges say: read when asked, over all that live."""
 
+import gc
 import logging
+import os
+import threading
+import weakref
 
 import pytest
 
 from langchain_resilient.engine.events import CircuitChanged, LettersWatched, StoreDegraded, Watching
-from langchain_resilient.engine.observe.levels import Levels
+from langchain_resilient.engine.observe import levels as module
+from langchain_resilient.engine.observe.levels import PATIENCE, Letters, Levels
 from langchain_resilient.testing import FakeClock
 
 
@@ -74,18 +79,124 @@ def test_places_add_up_and_one_place_counts_once(levels, clock):
     assert (levels.depth("waiting"), levels.oldest()) == (3, 30.0)
 
 
-def test_a_place_that_is_gone_is_forgotten(levels, clock):
-    """It counts no longer, is not asked again, and makes room when the next one comes."""
+def test_a_place_counts_once_whoever_tells_of_it(levels):
+    """Two settings of one place have a box each, and hold the same letters; a place without a name counts beside all others."""
+    one, again, other, nameless = (
+        Box(1, 0, 0, 0, None),
+        Box(1, 0, 0, 0, None),
+        Box(2, 0, 0, 0, None),
+        Box(4, 0, 0, 0, None),
+    )
+    for box, place in ((one, "a"), (again, "a"), (other, "b"), (nameless, ""), (nameless, "")):
+        levels.watch_letters(LettersWatched(box.counts, place))
+    levels.watch_letters(LettersWatched(Box(8, 0, 0, 0, None).counts))
+    assert levels.depth("waiting") == 1 + 2 + 4 + 8
+    assert (one.reads, again.reads) == (0, 1), "whoever came last is asked: the others may have closed theirs"
+
+
+def test_a_new_place_asks_no_other(levels, clock):
+    """A model is made while a Redis hangs: its constructor waits for no box."""
     box = Box(1, 0, 0, 0, None)
     levels.watch_letters(LettersWatched(box.counts))
-    assert levels.depth("waiting") == 1
-    box.now = None
-    clock.advance(5.0)
-    assert levels.depth("waiting") == 0
-    clock.advance(5.0)
-    assert (levels.depth("waiting"), box.reads) == (0, 2)
+    clock.advance(60.0)
     levels.watch_letters(LettersWatched(Box(2, 0, 0, 0, None).counts))
-    assert (levels.depth("waiting"), len(levels._letters)) == (2, 1)
+    assert box.reads == 0
+
+
+class Hanging:
+    """A place whose server does not answer, until it does."""
+
+    def __init__(self):
+        self.answers = threading.Event()
+        self.reads = 0
+
+    def counts(self):
+        self.reads += 1
+        assert self.answers.wait(20.0)
+        return (7, 0, 0, 0, None)
+
+
+@pytest.fixture
+def hanging():
+    """It answers at the end of the test at the latest."""
+    place = Hanging()
+    yield place
+    place.answers.set()
+
+
+def counted():
+    """Wait until no place is being counted."""
+    for thread in threading.enumerate():
+        if thread.name == module.COUNTER:
+            thread.join(20.0)
+
+
+def test_a_place_that_hangs_stops_no_scrape(levels, clock, hanging, monkeypatch):
+    """What was counted last is shown, nobody counts beside who hangs already, and the next count begins five seconds after its end."""
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    levels.watch_letters(LettersWatched(hanging.counts))
+    for _ in range(3):
+        assert [levels.depth("waiting"), levels.depth("parked"), levels.oldest()] == [0, 0, 0.0]
+        clock.advance(5.0)
+    hanging.answers.set()
+    counted()
+    assert (levels.depth("waiting"), hanging.reads) == (7, 1)
+    clock.advance(4.9)
+    assert (levels.depth("waiting"), hanging.reads) == (7, 1)
+    clock.advance(0.1)
+    levels.depth("waiting")
+    counted()
+    assert hanging.reads == 2
+
+
+def test_places_that_hang_are_waited_for_together(levels, clock, monkeypatch):
+    """A scrape with many places waits for a quarter of a second at most."""
+    waited = []
+
+    class Late:
+        """A count that does not end while it is waited for."""
+
+        def wait(self, seconds):
+            waited.append(seconds)
+            clock.advance(seconds)
+
+    monkeypatch.setattr(module, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(Letters, "begin", lambda _: Late())
+    for _ in range(3):
+        levels.watch_letters(LettersWatched(Box(1, 0, 0, 0, None).counts))
+    levels.depth("waiting")
+    assert waited == [PATIENCE, 0.0, 0.0]
+    assert PATIENCE <= 0.25
+
+
+def test_a_process_that_ends_starts_no_thread(levels, monkeypatch):
+    """The last count stays: metrics are written a last time when Python starts no thread any more."""
+    levels.watch_letters(LettersWatched(Box(3, 0, 0, 0, None).counts))
+
+    def refuse(_thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert levels.depth("waiting") == 0
+    assert levels.depth("waiting") == 3, "none is under way"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_fork_counts_by_itself(levels, clock, hanging, monkeypatch):
+    """The thread that was counting is the parent's alone: the child waits for none that will never end."""
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    levels.watch_letters(LettersWatched(hanging.counts))
+    levels.depth("waiting")
+    monkeypatch.setattr(module, "PATIENCE", 20.0)
+    child = os.fork()
+    if not child:
+        try:
+            hanging.answers.set()
+            os._exit(0 if levels.depth("waiting") == 7 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_age(levels, clock):
@@ -106,6 +217,41 @@ def test_a_circuit_is_what_it_last_was_unless_it_is_forced_open(levels):
     for mode, number in (("metrics_only", 1), ("disabled", 2), (None, 0), ("nonsense", 0)):
         modes["a"] = mode
         assert (levels.state("a"), levels.mode("a")) == (1, number)
+
+
+class Model:
+    """What is read of a model, as long as it lives."""
+
+    def __init__(self, levels, providers, budget, mode=None):
+        self.lives = True
+        levels.watch(Watching(providers, lambda _: budget, lambda: 1 if self.lives else None, lambda _: mode))
+
+
+def test_of_several_models_the_worst_is_shown(levels):
+    """Models of different namespaces have budgets and overrides of their own for one provider; those of the dead count no more."""
+    first = Model(levels, ("a", "b"), 55.0, "disabled")
+    second = Model(levels, ("a",), 90.0)
+    assert (levels.budget("a"), levels.mode("a")) == (55.0, 2)
+    assert (levels.budget("b"), levels.mode("b")) == (55.0, 2)
+    first.lives = False
+    assert (levels.budget("a"), levels.mode("a")) == (90.0, 0)
+    second.lives = False
+    assert (levels.budget("a"), levels.mode("a")) == (90.0, 0), "its store goes on: the last one is read still"
+    assert levels.budget("b") == 55.0
+
+
+def test_dead_models_are_let_go(levels):
+    """All but the last of a provider: what is read of a model holds its clients."""
+    made = []
+    for number in range(10):
+        model = Model(levels, ("a",), float(number))
+        model.lives = False
+        made.append(weakref.ref(model))
+    last = Model(levels, ("a",), 10.0)
+    del model
+    gc.collect()
+    assert (levels.models, levels.budget("a"), last.lives) == (1, 10.0, True)
+    assert [one() for one in made if one() is not None] == []
 
 
 def test_a_circuit_that_nobody_watches_has_a_state_too(levels):
