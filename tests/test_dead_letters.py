@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import signal
 import threading
 from pathlib import Path
@@ -219,6 +220,23 @@ def test_observers_are_told(where: str):
     ]
     (watched,) = [event for event in events if isinstance(event, LettersWatched)]
     assert watched.counts() == (0, 0, 0, 0, None)
+
+
+def test_one_place_has_one_name(where: str, tmp_path: Path):
+    """However it is written, and whatever else is set, a place is told of by one name, another by another; a URL's password is not in it."""
+
+    def told(given: Any, **settings: Any) -> str:
+        events: list[Any] = []
+        keeping(given, observers=[events.append], **settings)
+        return next(event.place for event in events if isinstance(event, LettersWatched))
+
+    relative = os.path.relpath(where)
+    names = {told(given) for given in (where, relative, f"sqlite:///{relative}", DeadLetters(where, keep_results=3600))}
+    assert len(names) == 1
+    urls = ("redis://:planted@127.0.0.1:1/0", "redis://:planted@127.0.0.1:1/1")
+    inside = {told(DeadLetters(url, spool=str(tmp_path)), namespace=space) for url in urls for space in ("a", "b")}
+    assert len(inside | names) == 5
+    assert not any(word in name for name in inside | names for word in ("redis", "planted", "letters"))
 
 
 async def test_a_box_that_fails_changes_nothing_for_the_caller(where: str, caplog: pytest.LogCaptureFixture):
