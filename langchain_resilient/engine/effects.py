@@ -104,6 +104,8 @@ class Request(NamedTuple):
     """Of streams: whether the caller gets one answer at the end."""
     keeping: Callable[[str, tuple[Attempt, ...]], Later] | None = None
     """Puts it away as a dead letter, by why nobody answered it and what was tried: `DeadLettered`, or None where it is kept already."""
+    unsure: bool = False
+    """Whether a candidate may turn out to be none when it is asked (`IneligibleError`): a fallback is told of once it is known to be one."""
 
 
 # ---------------------------------------------------------------------------------------------------------- admission

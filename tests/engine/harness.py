@@ -378,6 +378,7 @@ class World:
         scripts: Per provider what it does; see `ScriptedUpstream`.
         targets: The providers; default: one for each script, without settings.
         store: Makes the store.
+        unsure: Whether a provider may turn out to be no candidate.
         settings: Further fields of the policy.
     """
 
@@ -390,6 +391,7 @@ class World:
         rand: float = 0.5,
         gate: Gate | None = None,
         store: Callable[[FakeClock], MemoryStore] = memory,
+        unsure: bool = False,
         **settings: Any,
     ) -> None:
         self.colour = colour
@@ -416,6 +418,7 @@ class World:
         self.interrupt: tuple[int, BaseException] | None = None
         """Which effect to interrupt (0: the first), and by what."""
         self.requests = 0
+        self.unsure = unsure
 
     def tell(self, event: Event) -> None:
         """What a shared store has to say of the fleet."""
@@ -501,7 +504,7 @@ class World:
     def request(self, **fields: Any) -> Request:
         """A request of this world."""
         self.requests += 1
-        return Request(self.requests, self.upstream, **fields)
+        return Request(self.requests, self.upstream, unsure=self.unsure, **fields)
 
     def plan(self, **fields: Any) -> Plan:
         """The plan of a request."""

@@ -32,13 +32,14 @@ def _ranked(journey: Journey) -> Generator[Any, Any, Target | None]:
     views = yield from look(journey)
     ranking = rank(policy.standings, views, policy.routing, policy.rand, policy.first_choices.get(request.stream))
     policy.first_choices[request.stream] = ranking.order[0]
-    journey.order = tuple([targets[index] for index in ranking.order])
+    journey.order = tuple([one for index in ranking.order if (one := targets[index]).name not in journey.ineligible])
     journey.preferred = targets[ranking.preferred]
     for target in journey.order[1:]:
         if why := journey.views[target.name].passed_over:
             journey.refusals[target.name] = Refusal(target.name, why)
-    if policy.races and len(targets) > 1:
-        return next((target for target, view in zip(targets, views, strict=True) if view.explorable), None)
+    if policy.races and len(journey.order) > 1:
+        eligible = [target for target in targets if target.name not in journey.ineligible]
+        return next((target for target in eligible if journey.views[target.name].explorable), None)
     return None
 
 
@@ -65,7 +66,7 @@ def admit(
     """Ask for a place at one of `pool`, standing in a line where that helps and fits the deadline."""
     policy, request = journey.policy, journey.request
     attempt = next(NUMBERS)
-    several = len(policy.targets) > 1
+    several = len(journey.order) > 1
     until = math.inf
     while True:
         fitting = tuple([target for target in pool if journey.fits(target)])
@@ -142,7 +143,7 @@ def _plain_ask(journey: Journey) -> Admit:
 
 
 def first_place(journey: Journey) -> Generator[Any, Any, Ticket]:
-    """The first admission of a request: it may wait out a provider's own short block, and nothing else."""
+    """The first admission of a request."""
     policy, request = journey.policy, journey.request
     if policy.plain and request.deadline is None:
         plain = yield _plain_ask(journey)
@@ -151,14 +152,27 @@ def first_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     if journey.left() <= 0:
         msg = f"deadline: got {request.deadline!r}; it is past already, give seconds > 0"
         raise DeadlineExceededError(msg)
-    explore = yield from _ranked(journey)
+    return (yield from _patiently(journey, (yield from _ranked(journey))))
+
+
+def place_instead(journey: Journey) -> Generator[Any, Any, Ticket]:
+    """The same once whoever was admitted first is no candidate: the others are asked as if it had not been there."""
+    # A plain ask looked at nobody.
+    explore = None if journey.views else (yield from _ranked(journey))
+    if not journey.order:
+        raise over(journey)
+    return (yield from _patiently(journey, explore))
+
+
+def _patiently(journey: Journey, explore: Target | None) -> Generator[Any, Any, Ticket]:
+    """A place where there was no attempt yet: a provider's own short block may be waited out, and nothing else."""
     while True:
         reply = yield from admit(journey, journey.order, explore=explore)
         if isinstance(reply, Ticket):
             return reply
         waits = [wait for _, reason, wait in reply.refusals if reason == "blocked" and wait is not None]
         soonest = min(waits, default=None)
-        patience = DEFAULT_MAX_WAIT if len(journey.order) > 1 else policy.targets[0].limits.max_wait
+        patience = DEFAULT_MAX_WAIT if len(journey.order) > 1 else journey.order[0].limits.max_wait
         if (
             reply.rejected is not None
             or soonest is None
@@ -167,4 +181,4 @@ def first_place(journey: Journey) -> Generator[Any, Any, Ticket]:
         ):
             raise over(journey)
         # Everybody waits for the same moment: without jitter they would all come back in it.
-        yield from sleep(journey, after_hint(soonest, policy.rand()))
+        yield from sleep(journey, after_hint(soonest, journey.policy.rand()))

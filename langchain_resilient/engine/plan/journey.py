@@ -14,7 +14,7 @@ from typing import Any
 from langchain_resilient.engine.circuit import Phase
 from langchain_resilient.engine.classify import ErrorKind, Failure, classify
 from langchain_resilient.engine.effects import Begun, Call, Continuation, Place, Request, Settled, Ticket
-from langchain_resilient.engine.events import Attempt, Attempted, Decided, Decision, Refusal, Usage
+from langchain_resilient.engine.events import Attempt, Attempted, Decided, Decision, FellBack, Refusal, Usage
 from langchain_resilient.engine.policy import Policy, Target
 from langchain_resilient.engine.routing import View
 from langchain_resilient.engine.seam import anchor_of
@@ -61,6 +61,9 @@ class Journey:
 
     place: Place | None = None
     fallbacks = 0
+    """How often it has gone on to another provider."""
+    moving: tuple[int, FellBack] | None = None
+    """A fallback that nobody was told of yet, and its attempt: it is none if that provider turns out to be no candidate."""
     round = 0
     """How often it has waited for a provider that failed already."""
     waited = 0.0
@@ -180,7 +183,7 @@ class Journey:
     def attempts_left(self) -> int:
         """How many more attempts the request may have: one per provider and `max_retries` in all; faults of our own are free."""
         counted = sum(attempt.kind != ErrorKind.LOCAL for attempt in self.attempts) - self.misworded
-        return len(self.policy.targets) + self.policy.retry.max_retries - counted
+        return len(self.policy.targets) - len(self.ineligible) + self.policy.retry.max_retries - counted
 
     # -------------------------------------------------------------------------------------------------------- record
     def classify(self, error: Exception) -> Failure:
@@ -209,11 +212,25 @@ class Journey:
         return found
 
     def tried(self, target: Target) -> bool:
-        """Whether there was an attempt there, or could be none."""
-        return target.name in self.lapses or target.name in self.ineligible
+        """Whether there was an attempt there."""
+        return target.name in self.lapses
+
+    def strike_off(self, target: Target) -> None:
+        """Forget a candidate that is none; the record alone tells of it."""
+        self.ineligible.add(target.name)
+        self.order = tuple([one for one in self.order if one is not target])
+        self.refusals[target.name] = Refusal(target.name, "ineligible")
+
+    def asked(self, ticket: Ticket) -> None:
+        """It is known that the attempt was made: if it was a fallback, that is told now."""
+        if self.moving is not None and self.moving[0] == ticket.attempt:
+            self.fallbacks += 1
+            self.policy.observe(self.moving[1])
+            self.moving = None
 
     def note(self, ticket: Ticket, kind: str, seconds: float, failure: Failure | None = None) -> None:
         """Remember an attempt's end."""
+        self.asked(ticket)
         limit, status = (None, None) if failure is None else (failure.limit, failure.status)
         word = str(kind)  # a plain word to print, not an enum's member
         changed = self.request.upstream.changes(ticket.target)

@@ -22,6 +22,7 @@ from langchain_resilient.engine.effects import (
     Settle,
     Ticket,
 )
+from langchain_resilient.engine.errors import IneligibleError
 from langchain_resilient.engine.events import Hedged
 from langchain_resilient.engine.plan.admission import admit, look
 from langchain_resilient.engine.plan.course import COURSES
@@ -71,10 +72,14 @@ def _hedge(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
         if beside is not None:
             break
         raced = yield Race((), raced.running, max(late / 2, SHORTEST_LOOK))
+    before, hedged, journey.hedged = len(journey.attempts), journey.hedged, True
     raced = yield Race((journey.call(beside),), raced.running)
     won = yield from _decide(journey, (ticket, beside), raced)
-    ahead = won is not None and won[0] is not ticket
-    journey.policy.observe(Hedged(beside.target.name, ticket.target.name, ahead))
+    asked = [one.provider for one in journey.attempts[before:] if one.provider != ticket.target.name]
+    if asked:
+        journey.policy.observe(Hedged(asked[0], ticket.target.name, won is not None and won[0] is not ticket))
+    else:  # whoever was to be asked is no candidate
+        journey.hedged = hedged
     return won
 
 
@@ -89,7 +94,6 @@ def _second(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Ticket | No
     second = yield from _beside(journey, ticket, spare=True, pays=not paid)
     if second is None and paid:
         allowance.give_back()
-    journey.hedged = journey.hedged or second is not None
     return second
 
 
@@ -110,7 +114,9 @@ def _decide(journey: Journey, runners: tuple[Ticket, ...], raced: Raced) -> Gene
             yield from _lose(journey, first, raced.running)
             return None
         else:
-            beside = yield from _beside(journey, first, spare=not first.raced, pays=not first.raced)
+            # For one that was no candidate nobody was asked: whoever takes its place is the second, and not one more.
+            pays = not first.raced and not isinstance(failed.error, IneligibleError)
+            beside = yield from _beside(journey, first, spare=not first.raced, pays=pays)
             fresh = () if beside is None else (beside,)
             runners = (first, *fresh)
         journey.loose.remove(raced.running)
@@ -164,6 +170,7 @@ def _beside(
 
 def _lose(journey: Journey, runner: Ticket, running: Any, *, late: bool = False) -> Plan:
     if runner.raced:
+        journey.asked(runner)
         yield Detach(running, partial(_late, journey.policy, journey.request, runner))
         journey.loose.remove(running)
         journey.open.remove(runner)

@@ -12,7 +12,7 @@ from typing import Any
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Refused, Ticket
 from langchain_resilient.engine.events import FellBack, Retried
-from langchain_resilient.engine.plan.admission import admit, look, sleep
+from langchain_resilient.engine.plan.admission import admit, look, place_instead, sleep
 from langchain_resilient.engine.plan.course import COURSES, delay_alone, delay_beside_others
 from langchain_resilient.engine.plan.journey import Journey, Lapse
 from langchain_resilient.engine.plan.verdict import over
@@ -23,7 +23,7 @@ def next_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     """Where to go after a failure; raises what the caller is to see when there is nowhere."""
     failure, failed = journey.final, journey.failed
     if failure is None:
-        return (yield from _instead(journey))
+        return (yield from place_instead(journey))
     if not COURSES[failure.kind].onward:
         raise over(journey)
     if not journey.views:
@@ -39,15 +39,6 @@ def next_place(journey: Journey) -> Generator[Any, Any, Ticket]:
     if found is None:
         raise over(journey)
     return found
-
-
-def _instead(journey: Journey) -> Generator[Any, Any, Ticket]:
-    """Nobody has failed: whoever was admitted is no candidate, and the next one is asked as if it had been the first."""
-    others = _untried(journey, by_window=False)
-    reply = (yield from admit(journey, others)) if others else None
-    if not isinstance(reply, Ticket):
-        raise over(journey)
-    return reply
 
 
 def _untried(journey: Journey, *, by_window: bool) -> tuple[Target, ...]:
@@ -130,6 +121,7 @@ def _moved(journey: Journey, failed: Target, reply: Ticket | Refused, delay: flo
     if reply.target is failed:
         journey.policy.observe(Retried(failed.name, kind, delay))
     else:
-        journey.fallbacks += 1
-        journey.policy.observe(FellBack(failed.name, reply.target.name, kind))
+        journey.moving = reply.attempt, FellBack(failed.name, reply.target.name, kind)
+        if not journey.request.unsure:
+            journey.asked(reply)
     return reply

@@ -17,7 +17,7 @@ from langchain_resilient.engine.errors import (
     StreamInterruptedError,
     TruncatedStreamError,
 )
-from langchain_resilient.engine.events import Attempted, RateLimited, Refusal, StreamInterrupted
+from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 
 NEUTRAL = Report(ErrorKind.CANCELLED)
@@ -133,14 +133,14 @@ def _strike_off(journey: Journey, ticket: Ticket) -> Plan:
     """Nobody was asked, so there was no attempt: it costs nothing, and others may be asked as if this one had not been there."""
     settled = yield Settle(ticket, NEUTRAL._replace(never_sent=True))
     journey.open.remove(ticket)
-    journey.ineligible.add(ticket.target.name)
-    journey.refusals[ticket.target.name] = Refusal(ticket.target.name, "ineligible")
+    journey.strike_off(ticket.target)
     journey.tell(settled)
 
 
 def release(journey: Journey) -> Plan:
     """Give back all that a journey holds, as its caller is gone."""
     for ticket in journey.open:
+        journey.asked(ticket)
         yield Settle(ticket, NEUTRAL)
     if journey.place is not None:
         yield Leave(journey.place)

@@ -78,7 +78,8 @@ def test_the_error_tells_the_letter(world):
 
 
 @pytest.mark.parametrize(
-    ("where", "note"), [("lost", "could not be kept as a dead letter"), (None, "kept as a dead letter, or was answered late, already")]
+    ("where", "note"),
+    [("lost", "could not be kept as a dead letter"), (None, "kept as a dead letter, or was answered late, already")],
 )
 def test_what_is_not_written_anew_is_said_too(world, where, note):
     """A note says that the letter is lost, or that the same request has one; only the first is an event."""

@@ -1,5 +1,7 @@
 """What a request leaves on record: its decision, and the events that observers are told."""
 
+from dataclasses import replace
+
 import pytest
 
 from langchain_resilient.engine.backoff import Retry
@@ -113,6 +115,18 @@ def test_the_events_of_a_fallback(world):
         Attempted("b", "ok", 2.0, None, Usage(5, 6), probe=False),
         Decided(outcome.decision),
     ]
+
+
+@pytest.mark.parametrize("unsure", [False, True])
+def test_when_a_fallback_is_told(world, unsure):
+    """Before it is asked; but where a candidate may turn out to be none, not before it is known that it was asked."""
+    w = world({"a": [status(500)], "b": ["from b"]}, retry=Retry(max_retries=0), unsure=unsure)
+    asked = {}
+    w.policy = replace(
+        w.policy, observe=lambda event: (asked.setdefault(type(event), [*w.asked]), w.events.append(event))
+    )
+    assert w.ask().text == "from b"
+    assert asked[FellBack] == (["a", "b"] if unsure else ["a"])
 
 
 def test_the_events_of_a_refusal(world):
