@@ -73,9 +73,12 @@ class ResilientCallbacks(CustomLogger):  # type: ignore[misc]  # LiteLLM's types
         user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> None:
-        """A request came to nothing: refused behind us, or failed on a route that the engine does not serve."""
+        """A request came to nothing: refused behind us, or failed on a route that the engine does not serve. Of one that it serves the engine tells.
+
+        A guardrail that ends a stream is told of before the stream is closed, and so before it is known what came of it.
+        """
         charge = charging.of_call(request_data.get("litellm_call_id"))
-        if charge is not None:
+        if charge is not None and not charge.served:
             charge.failed()
 
     async def async_post_call_response_headers_hook(

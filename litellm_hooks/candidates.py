@@ -119,7 +119,7 @@ class Candidates:
             return rungs
         listed = [] if sure else face.listed(group, request)
         if listed:
-            further = [rung for rung in listed if (order_of(rung[0]) or 0) > last]
+            further = [rung for rung in listed if (order := order_of(rung[0])) is None or order > last]
             return rungs + [_rung(group, rung, overrides, sure=False) for rung in further]
         found = [await face.at(group, request, order) for order in face.orders(group, request) if order > last]
         return rungs + [_rung(group, rung, overrides) for rung in found if rung]

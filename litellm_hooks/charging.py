@@ -1,7 +1,8 @@
 """What a request of the Proxy took of its users' limits, and how that is settled: once, whatever becomes of it.
 
-Rules of this file: a charge goes with its request in a context variable, so that no client can name it and nobody logs it. The first who
-knows how the request went settles it, all later ones change nothing:
+Rules of this file: a charge goes with its request in a context variable, so that no client can name it and nobody logs it. For a request of
+several models the Router is called several times: the last of these calls that is over settles it with the sum. Otherwise the first who knows
+how the request went settles it; all later ones change nothing:
 
     answered              what it really used
     failed, or left       the request and its prompt stay charged, and what was answered until then; the rest comes back
@@ -13,6 +14,7 @@ The engine knows of the routes that it serves; of all others LiteLLM's own callb
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,9 +23,8 @@ from typing import Any, NamedTuple
 from langchain_resilient.admission import Admission
 from langchain_resilient.engine.events import Decision, Usage
 from langchain_resilient.keyed import KeyedRateLimiter
-from litellm_hooks.chunks import delta_of
 from litellm_hooks.expecting import counted
-from litellm_hooks.readers import Reader
+from litellm_hooks.readers import Reader, Report
 from litellm_hooks.upstream import RouterUpstream
 
 MINUTE, DAY = 60.0, 86_400.0
@@ -44,9 +45,12 @@ class Charge:
         taken: Of which limiters.
         prompt: Its tokens, by a local estimate; 0: nobody counts them.
         sent: Whether it counts as sent from the beginning, as nobody would tell.
+        several: Whether the Router will be called for it several times at once.
     """
 
-    def __init__(self, call: object, taken: Sequence[Taken], prompt: int, *, sent: bool = False) -> None:
+    def __init__(
+        self, call: object, taken: Sequence[Taken], prompt: int, *, sent: bool = False, several: bool = False
+    ) -> None:
         self.call = call
         self.taken = tuple(taken)
         self.prompt = prompt
@@ -56,8 +60,9 @@ class Charge:
         """Whether the engine serves it, and tells of its end."""
         self.open = True
         """Whether it is still to be settled."""
-        self._calling = 0
-        self._used: int | None = None
+        self._several = several
+        self._legs: set[Leg] = set()
+        self._used = 0
 
     def __del__(self) -> None:
         # Refused by somebody behind us, or its client left before it was routed: nobody is told of that.
@@ -67,7 +72,7 @@ class Charge:
     @property
     def calling(self) -> bool:
         """Whether the Router is being called for it at this moment."""
-        return self._calling > 0
+        return any(leg.calling for leg in self._legs)
 
     @property
     def nearest(self) -> Admission:
@@ -95,30 +100,83 @@ class Charge:
         self.end(self.prompt)
 
     @contextmanager
-    def routed(self) -> Iterator[None]:
-        """Around the Router's call: what failed in it, or was answered whole, is over when it returns; a stream is not."""
-        self._calling += 1
+    def routed(self) -> Iterator[Leg]:
+        """Around a call of the Router: what failed in it, or was answered whole, is over when it returns; a stream is not."""
+        leg = Leg(self)
+        self._legs.add(leg)
         try:
-            yield
+            yield leg
         except BaseException:
-            self.end(self.prompt if self._used is None else self._used)
+            leg.returned(failed=True)
             raise
-        finally:
-            self._calling -= 1
-            if self._used is not None:
-                self.end(self._used)
+        leg.returned()
+
+    def over(self, leg: Leg, used: int | None) -> None:
+        """A call of the Router is over; None: it went on without the engine, and LiteLLM tells of its end, where all did."""
+        if leg not in self._legs:  # it failed, and its plan is told of later
+            return
+        self._legs.remove(leg)
+        self._used += used or 0
+        if not self.served and used is None:
+            return
+        if self._several:
+            # One that fails at once is over before the others have begun, which the loop has in hand already.
+            asyncio.get_running_loop().call_soon(self._end_of_all)
+        else:
+            self._end_of_all()
+
+    def _end_of_all(self) -> None:
+        if not self._legs:
+            self.end(self._used)
+
+
+class Leg:
+    """One call of the Router, which may be followed by a stream.
+
+    Args:
+        charge: Whose.
+    """
+
+    def __init__(self, charge: Charge) -> None:
+        self._charge = charge
+        self._used: int | None = None
+        self._telling = False
+        """Whether a plan of the engine's is under way."""
+        self.calling = True
+        """Whether the call has not returned yet."""
+
+    @property
+    def prompt(self) -> int:
+        """The request's tokens, by a local estimate; 0: nobody has counted them."""
+        return self._charge.prompt
+
+    def returned(self, *, failed: bool = False) -> None:
+        """The call has returned; `failed`: it raised, and there is nothing more to come."""
+        self.calling = False
+        if failed:
+            self._telling = False
+            if self._used is None:
+                self._used = self.prompt if self._charge.sent else 0
+        self._look()
 
     def listener(self, meter: Meter, upstream: RouterUpstream) -> Callable[[Decision], None]:
-        """What is to be told how a plan of the engine's ended: from now on the engine serves it."""
-        self.served = True
+        """What is to be told how a plan of the engine's ended: from now on the engine serves it. Of several plans the last that asked anybody counts."""
+        self._charge.served = self._telling = True
 
         def told(decision: Decision) -> None:
-            self.sent = self.sent or upstream.attempts > 0
-            self._used = meter.used(decision, self.prompt)
-            if not self.calling:  # inside of the call a failure may be followed by another plan
-                self.end(self._used)
+            if upstream.attempts > 0:
+                self._charge.sent = True
+                self._used = meter.used(decision, self.prompt)
+            elif self._used is None:
+                self._used = 0
+            self._telling = False
+            self._look()
 
         return told
+
+    def _look(self) -> None:
+        if not self.calling and not self._telling:
+            self._charge.over(self, self._used)
 
 
 def _share_left(admission: Admission) -> float:
@@ -139,12 +197,19 @@ class Meter:
         self._usage, self._text = reader.usage, reader.text
         self.reader = reader._replace(usage=self._read) if streams else reader
         """The same, for the engine, which asks it for the usage of each chunk once."""
+        self._besides, self._report = reader.besides, reader.report
         self._said: list[str] = []
+        self._reported = Report()
         self._last: Any = None
 
     def _read(self, chunk: Any) -> Usage | None:
-        self._said += [self._text(chunk), *_besides_text(chunk)]
+        self._said += [self._text(chunk), *self._besides(chunk)]
         self._last = chunk
+        paid, got = self._report(chunk)
+        if paid is not None:
+            self._reported = Report(paid, got)
+        elif got is not None:
+            self._reported = self._reported._replace(got=got)
         return self._usage(chunk)
 
     def used(self, decision: Decision, prompt: int) -> int:
@@ -155,20 +220,12 @@ class Meter:
         noted = _noted_by_litellm(self._last) if whole else None
         if noted is not None:
             return noted
+        paid, got = self._reported
+        return (prompt if paid is None else paid) + (self._counted() if got is None else got)
+
+    def _counted(self) -> int:
         said = "".join(self._said)
-        return prompt + (counted(text=said) if said else 0)
-
-
-def _besides_text(chunk: Any) -> Iterator[str]:
-    """What else a chat's chunk says: thoughts, and calls of tools."""
-    delta = delta_of(chunk)
-    calls = [call.function for call in getattr(delta, "tool_calls", None) or ()]
-    for said in (
-        getattr(delta, "reasoning_content", None),
-        *(part for call in calls for part in (call.name, call.arguments)),
-    ):
-        if isinstance(said, str):
-            yield said
+        return counted(said) if said else 0
 
 
 def _noted_by_litellm(last: Any) -> int | None:

@@ -6,7 +6,7 @@ one model, one role, one finish reason.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_resilient.engine.effects import Begun
@@ -60,6 +60,18 @@ def text_of(chunk: Any) -> str:
     """The plain text of a chunk."""
     delta = delta_of(chunk)
     return (getattr(delta, "content", None) or "") if delta is not None else ""
+
+
+def besides_text(chunk: Any) -> Iterator[str]:
+    """What a chunk says besides its text: thoughts, and calls of tools."""
+    delta = delta_of(chunk)
+    calls = [call.function for call in getattr(delta, "tool_calls", None) or ()]
+    for said in (
+        getattr(delta, "reasoning_content", None),
+        *(part for call in calls for part in (call.name, call.arguments)),
+    ):
+        if isinstance(said, str):
+            yield said
 
 
 def can_continue(shown: Sequence[Any]) -> bool:

@@ -22,7 +22,7 @@ from langchain_resilient.engine.errors import require
 from langchain_resilient.engine.plan import answer
 from litellm_hooks.assembly import Assembly
 from litellm_hooks.candidates import Candidates, Lineup
-from litellm_hooks.charging import Charge, Meter, of_call
+from litellm_hooks.charging import Leg, Meter, of_call
 from litellm_hooks.errors import Translated, soonest
 from litellm_hooks.expecting import most_tokens
 from litellm_hooks.readers import ROUTES
@@ -137,23 +137,23 @@ class Installed:
         charge = of_call(request.get("litellm_call_id"))
         if charge is None:
             return await self._aserved(route, request, None)
-        with charge.routed():
-            return await self._aserved(route, request, charge)
+        with charge.routed() as leg:
+            return await self._aserved(route, request, leg)
 
-    async def _aserved(self, route: str, request: dict[str, Any], charge: Charge | None) -> Any:
+    async def _aserved(self, route: str, request: dict[str, Any], leg: Leg | None) -> Any:
         lineup = await self._candidates.of(request)
         if lineup is None:
             return await self._acalls[route](**request)
         try:
-            return await self._aanswer(route, request, lineup, charge)
+            return await self._aanswer(route, request, lineup, leg)
         except OTHERS_MAY_ANSWER as error:
             others = await self._candidates.others(request, _chain_for(error))
             if others is None:
                 raise
-        return await self._aanswer(route, request, others, charge)
+        return await self._aanswer(route, request, others, leg)
 
-    async def _aanswer(self, route: str, request: Mapping[str, Any], lineup: Lineup, charge: Charge | None) -> Any:
-        upstream, plan = self._plan(route, request, lineup, charge)
+    async def _aanswer(self, route: str, request: Mapping[str, Any], lineup: Lineup, leg: Leg | None) -> Any:
+        upstream, plan = self._plan(route, request, lineup, leg)
         hands = AsyncHands(self.assembly.store, upstream, self.assembly.clock)
         with Translated(request["model"], partial(_note_failure, request, upstream)):
             if not request.get("stream"):
@@ -195,19 +195,20 @@ class Installed:
 
     # ------------------------------------------------------------------------------------------------------------ both
     def _plan(
-        self, route: str, request: Mapping[str, Any], lineup: Lineup, charge: Charge | None = None
+        self, route: str, request: Mapping[str, Any], lineup: Lineup, leg: Leg | None = None
     ) -> tuple[RouterUpstream, Plan]:
         self.strategy.register()  # a change of the Router's settings drops it without a word
         assembly, reader = self.assembly, ROUTES[route]
         streams = bool(request.get("stream"))
         whole = assembly.whole and not streams and reader.builds
-        meter = None if charge is None else Meter(reader, streams=streams or whole)
+        meter = None if leg is None else Meter(reader, streams=streams or whole)
         upstream = RouterUpstream(
             self._call, self._acalls[route], request, assembly.clock.wall, reader if meter is None else meter.reader, lineup.deployment,
+            None if leg is None else leg.prompt or None,
         )  # fmt: skip
         asked = Request(
             next(_REQUESTS), upstream, streams or whole, max_output=most_tokens(request), input_tokens=upstream.input_tokens, whole=whole,
-            told=None if charge is None or meter is None else charge.listener(meter, upstream),
+            told=None if leg is None or meter is None else leg.listener(meter, upstream), unsure=True,
         )  # fmt: skip
         return upstream, answer(asked, assembly.policy(lineup.rungs))
 

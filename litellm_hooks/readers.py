@@ -25,6 +25,23 @@ def _nothing(*_: Any) -> None:
     return None
 
 
+def _no_words(_: Any) -> Iterator[str]:
+    return iter(())
+
+
+class Report(NamedTuple):
+    """What one chunk tells of a stream's tokens; None: it does not say."""
+
+    paid: int | None = None
+    """Of the prompt."""
+    got: int | None = None
+    """Of the whole answer, which only its end knows."""
+
+
+def _no_report(_: Any) -> Report:
+    return Report()
+
+
 class Reader(NamedTuple):
     """How one route's answers are read."""
 
@@ -33,6 +50,8 @@ class Reader(NamedTuple):
     finish_reason: Callable[[Any], str | None]
     usage: Callable[[Any], Usage | None]
     text: Callable[[Any], str]
+    besides: Callable[[Any], Iterator[str]]
+    """What a chunk says besides its text, and costs as much: thoughts, and calls of tools."""
     stream: Callable[[Any, Any, Any, str], Any]
     """What is handed to the user: of the engine's chunks, the first of them, LiteLLM's own stream, and the group."""
     failure: Callable[[Any], Exception | None] = _nothing
@@ -45,6 +64,8 @@ class Reader(NamedTuple):
     """Whether a stream's chunks can be put together as the unstreamed answer that they are."""
     whole: Callable[[Sequence[Any], Mapping[str, Any]], Any] = _nothing
     """Does so, where it `builds`."""
+    report: Callable[[Any], Report] = _no_report
+    """What a chunk tells of a stream's tokens, where the route does so in parts. An attempt's first report tells of the prompt."""
 
 
 # ----------------------------------------------------------------------------------------------------- chat completions
@@ -59,7 +80,8 @@ def _built(shown: Sequence[Any], request: Mapping[str, Any]) -> Any:
 
 
 CHAT = Reader(
-    chunks.has_content, chunks.finish_reason, chunks.usage_of, chunks.text_of, ResilientStream, continuation=_continued, builds=True, whole=_built
+    chunks.has_content, chunks.finish_reason, chunks.usage_of, chunks.text_of, chunks.besides_text, ResilientStream, continuation=_continued,
+    builds=True, whole=_built,
 )  # fmt: skip
 
 
@@ -112,6 +134,29 @@ def _messages_text(chunk: Any) -> str:
     return "".join(str((event.get("delta") or {}).get("text") or "") for event in events_of(chunk))
 
 
+def _messages_besides(chunk: Any) -> Iterator[str]:
+    for event in events_of(chunk):
+        begun, delta = event.get("content_block") or {}, event.get("delta") or {}
+        for said in (begun.get("name"), delta.get("thinking"), delta.get("partial_json")):
+            if isinstance(said, str):
+                yield said
+
+
+def _messages_report(chunk: Any) -> Report:
+    paid = got = None
+    for event in events_of(chunk):
+        if event.get("type") == "message_start":
+            paid = _tokens((event.get("message") or {}).get("usage"), "input_tokens")
+        elif event.get("type") == "message_delta":
+            got = _tokens(event.get("usage"), "output_tokens")
+    return Report(paid, got)
+
+
+def _tokens(usage: Any, name: str) -> int | None:
+    told = usage.get(name) if isinstance(usage, Mapping) else None
+    return told if isinstance(told, int) and told > 0 else None  # LiteLLM says 0 where it does not know yet
+
+
 def _messages_failure(chunk: Any) -> Exception | None:
     for event in events_of(chunk):
         if event.get("type") == "error":
@@ -123,13 +168,16 @@ def _messages_failure(chunk: Any) -> Exception | None:
 
 
 MESSAGES = Reader(
-    _messages_content, _messages_finish, _messages_usage, _messages_text, PlainStream, failure=_messages_failure, finishes=True
+    _messages_content, _messages_finish, _messages_usage, _messages_text, _messages_besides, PlainStream, failure=_messages_failure,
+    finishes=True, report=_messages_report,
 )  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------- OpenAI's responses
 ENDS = frozenset({"response.completed", "response.incomplete"})
 FAILURES = frozenset({"response.failed", "error"})
+NO_WORDS = frozenset({"response.output_text.delta", "response.audio.delta", "response.output_audio.delta"})
+"""Deltas that are text, and told as such, or sound."""
 
 
 def _event_type(event: Any) -> str:
@@ -159,6 +207,12 @@ def _responses_text(event: Any) -> str:
     return str(event.delta) if _event_type(event) == "response.output_text.delta" else ""
 
 
+def _responses_besides(event: Any) -> Iterator[str]:
+    kind, delta = _event_type(event), getattr(event, "delta", None)
+    if kind.endswith(".delta") and kind not in NO_WORDS and isinstance(delta, str):
+        yield delta
+
+
 def _responses_failure(event: Any) -> Exception | None:
     if _event_type(event) not in FAILURES:
         return None
@@ -169,7 +223,8 @@ def _responses_failure(event: Any) -> Exception | None:
 
 
 RESPONSES = Reader(
-    _responses_content, _responses_finish, _responses_usage, _responses_text, PlainStream, failure=_responses_failure, finishes=True
+    _responses_content, _responses_finish, _responses_usage, _responses_text, _responses_besides, PlainStream, failure=_responses_failure,
+    finishes=True,
 )  # fmt: skip
 
 ROUTES: Mapping[str, Reader] = {"acompletion": CHAT, "aanthropic_messages": MESSAGES, "aresponses": RESPONSES}

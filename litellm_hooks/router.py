@@ -56,12 +56,14 @@ class RouterFace:
         return sorted({order for one in self._group(group, request) if (order := order_of(one)) is not None})
 
     def listed(self, group: str, request: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
-        """All of a group as they stand in the Router's list, nearest `order` first: no filter is asked. Empty: the list does not know it."""
+        """All of a group as they stand in the Router's list: no filter is asked. Empty: the list does not know it.
+
+        The nearest `order` comes first, and whoever has none last: LiteLLM serves by those once none of the others is well.
+        """
         listed = [dict(one) for one in self._group(group, request)]
-        orders = {order for one in listed if (order := order_of(one)) is not None}
-        if not orders:
-            return [listed] if listed else []
-        return [[one for one in listed if order_of(one) == order] for order in sorted(orders)]
+        orders = sorted({order for one in listed if (order := order_of(one)) is not None})
+        rungs = [[one for one in listed if order_of(one) == order] for order in (*orders, None)]
+        return [rung for rung in rungs if rung]
 
     async def _listed(self, group: str, request: Mapping[str, Any]) -> Any:
         asked = {

@@ -105,12 +105,13 @@ def _of_one(given: Any, path: str) -> ForDeployment:
 def _tenants(given: Any) -> dict[str, RateLimits]:
     given = {} if given is None else given
     require(isinstance(given, Mapping), "tenants", given, f"give a mapping from {', '.join(KINDS)} to limits")
+    for kind in given:
+        if kind not in KINDS:
+            raise unknown_name("tenants", kind, KINDS)
     return {kind: _of_each(kind, limits) for kind, limits in given.items() if limits is not None}
 
 
-def _of_each(kind: Any, given: Any) -> RateLimits:
-    if kind not in KINDS:
-        raise unknown_name("tenants", kind, KINDS)
+def _of_each(kind: str, given: Any) -> RateLimits:
     path = f"tenants.{kind}"
     require(isinstance(given, Mapping | RateLimits), path, given, "give a mapping of limits such as rpm and tpm")
     try:

@@ -13,7 +13,7 @@ from langchain_resilient.admission import Admission
 from langchain_resilient.engine import quota
 from langchain_resilient.keyed import KeyedRateLimiter
 from litellm_hooks.charging import Charge, Taken, present, put
-from litellm_hooks.expecting import most_tokens, prompt_tokens
+from litellm_hooks.expecting import models_of, most_tokens, prompt_tokens
 from litellm_hooks.settings import KINDS, Settings
 
 NAMES = {"key": ("token", "api_key"), "user": ("user_id",), "team": ("team_id",), "end_user": ("end_user_id",)}
@@ -40,7 +40,7 @@ class Tenants:
             )
             for kind in sorted(self._patient, key=self._patient.__getitem__)
         }  # fmt: skip
-        self._counts = any(map(quota.counts_tokens, limits.values()))
+        self._counting = frozenset(kind for kind, limit in limits.items() if quota.counts_tokens(limit))
 
     async def admit(self, who: Any, data: Mapping[str, Any], call_type: str) -> None:
         """Take a request, and the tokens that it is expected to take, of every limit of whoever asks.
@@ -50,16 +50,18 @@ class Tenants:
         """
         before = present()
         if before is not None and before.open:
-            if before.calling:
+            if before.calling or (not before.sent and _is_inside(before, data, call_type)):
                 return  # a call inside of a request is a part of it
             if not before.sent:
                 before.end(0)  # the Proxy asks again for the same request, with another model
         put(None)
-        prompt = prompt_tokens(data) if self._counts else 0
-        expected = prompt + (most_tokens(data) or 0)
+        kinds = list(self._kinds(who))
+        prompt = prompt_tokens(data) if any(kind in self._counting for kind, _ in kinds) else 0
+        models = models_of(data) if call_type == "acompletion" else 1
+        expected = models * (prompt + (most_tokens(data) or 0))
         taken: list[Taken] = []
         try:
-            for kind, name in self._kinds(who):
+            for kind, name in kinds:
                 limiter = self._limiters[kind]
                 admission = await limiter.aadmit(name, tokens=expected, wait=self._patient[kind])
                 if not admission:
@@ -70,7 +72,8 @@ class Tenants:
                 limiter.refund(admission)
             raise
         if taken:
-            put(Charge(data.get("litellm_call_id"), taken, prompt, sent=call_type not in HEARD))
+            call, sent = data.get("litellm_call_id"), call_type not in HEARD
+            put(Charge(call, taken, prompt, sent=sent, several=models > 1))
 
     def _kinds(self, who: Any) -> Iterator[tuple[str, str]]:
         """The limits that whoever asks has, and under what name."""
@@ -79,10 +82,13 @@ class Tenants:
             if name is not None:
                 yield kind, name
 
-    def close(self) -> None:
-        """Send what is under way."""
-        for limiter in self._limiters.values():
-            limiter.close()
+
+def _is_inside(before: Charge, data: Mapping[str, Any], call_type: str) -> bool:
+    """Whether it is a call that another callback makes for a request which was not sent yet.
+
+    Such a call has no id, or is none that is routed (a tool). A request that the Proxy asks again has an id, and it may be another one.
+    """
+    return before.call is not None and (data.get("litellm_call_id") is None or call_type not in HEARD)
 
 
 def _refuse(kind: str, admission: Admission) -> NoReturn:

@@ -56,9 +56,8 @@ class RouterUpstream:
         wall: Seconds since the epoch.
         reader: How the route's answers are read.
         granted: A candidate's deployment as the Router hands it out for this request; None: it may not answer.
+        tokens: What `input_tokens` gives (≥ 1), where that was counted before; None: nobody has.
     """
-
-    _tokens: int | None = None
 
     def __init__(
         self,
@@ -68,6 +67,7 @@ class RouterUpstream:
         wall: Callable[[], float],
         reader: Reader = CHAT,
         granted: Callable[[Candidate], Awaitable[dict[str, Any] | None]] | None = None,
+        tokens: int | None = None,
     ) -> None:
         self._call = call
         self._acall = acall
@@ -75,6 +75,7 @@ class RouterUpstream:
         self._wall = wall
         self._reader = reader
         self._granted = granted
+        self._tokens = tokens
         self._came: list[Came] = []
         self.attempts = 0
         """Attempts begun."""

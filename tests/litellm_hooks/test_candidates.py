@@ -121,6 +121,20 @@ async def test_only_the_nearest_are_filtered_before_somebody_else_is_needed(worl
     assert groups == ["main", "main", "next"]
 
 
+@pytest.mark.parametrize("cool", ["", "b", "bc"])
+@pytest.mark.parametrize("group", ["main", "next"])
+async def test_who_has_no_order_answers_as_in_litellm(world, group: str, cool: str):
+    """A deployment without an `order` is the last of its group, first or fallback, and may answer once LiteLLM cools down all that have one."""
+    router = world.router(
+        entry("a", order=1), entry("b", group, order=2), entry("c", group, order=3), entry("d", group), fallbacks=[{"main": ["next"]}]
+    )  # fmt: skip
+    lineup = await Candidates(RouterFace(router)).of(request())
+    assert [one.id for rung in lineup.rungs for one in rung] == ["a", "b", "c", "d"]
+    for name in cool + ("a" if cool == "bc" and group == "main" else ""):
+        router.cooldown_cache.add_deployment_to_cooldown(name, ValueError("x"), 500, 60.0)
+    assert await granted(lineup) == ["a", *(name for name in "bc" if name not in cool), *("d" if cool == "bc" else "")]
+
+
 async def test_who_cools_down_is_found_out_when_needed(world):
     """A further one that LiteLLM cools down, or all of its rung, may not answer; one that is well may."""
     router = world.router(entry("a", order=1), entry("b", order=2), entry("c", "next"), entry("d", "next"))

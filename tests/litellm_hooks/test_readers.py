@@ -89,6 +89,33 @@ def test_texts():
     assert RESPONSES.text(event("response.reasoning_text.delta", delta="Hm")) == ""
 
 
+def test_what_is_said_besides_text():
+    """Thoughts, and calls of tools with their arguments, each once, and never the text itself."""
+    tool = {"type": "content_block_start", "content_block": {"type": "tool_use", "name": "look", "input": {}}}
+    deltas = [{"thinking": "Hm"}, {"partial_json": "{}"}, {"signature": "c2ln"}]
+    thoughts = [{"type": "content_block_delta", "delta": delta} for delta in deltas]
+    assert list(MESSAGES.besides(sse(START, DELTA, tool, *thoughts, END))) == ["look", "Hm", "{}"]
+    kinds = ("output_text", "reasoning_text", "function_call_arguments", "output_audio")
+    told = [event(f"response.{kind}.delta", delta=kind) for kind in kinds]
+    assert [said for one in told for said in RESPONSES.besides(one)] == ["reasoning_text", "function_call_arguments"]
+    call = {"index": 0, "function": {"name": "look", "arguments": "{}"}}
+    delta = {"content": "Hi", "reasoning_content": "Hm", "tool_calls": [call]}
+    assert list(CHAT.besides(litellm.ModelResponseStream(choices=[{"index": 0, "delta": delta}]))) == [
+        "Hm",
+        "look",
+        "{}",
+    ]
+
+
+def test_a_message_s_tokens_are_told_in_parts():
+    """The prompt's at its beginning, the answer's at its end; LiteLLM's 0 at the beginning means that it does not know."""
+    assert MESSAGES.report(sse(START)) == (3, None)
+    assert MESSAGES.report(sse(DELTA, END)) == (None, 5)
+    unknown = {"type": "message_start", "message": {"usage": {"input_tokens": 0}}}
+    assert MESSAGES.report(sse(unknown)) == MESSAGES.report(sse({"type": "message_start"})) == (None, None)
+    assert CHAT.report(None) == RESPONSES.report(event("response.created")) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("reader", "told", "kind"),
     [

@@ -49,6 +49,13 @@ def test_the_list_is_told_unfiltered(world):
     assert listed == {"main": [["a"], ["b"]], "next": [["c"]], "openai/gpt-4.1": [["w"]], "nobody": []}
 
 
+def test_who_has_no_order_stands_last(world):
+    """Deployments without an `order` beside ones that have one are the last rung: LiteLLM serves by them once none of the others is well."""
+    router = world.router(entry("c"), entry("b", order=2), entry("a", order=1), entry("d"))
+    told = [[one["model_info"]["id"] for one in rung] for rung in RouterFace(router).listed("main", {})]
+    assert told == [["a"], ["b"], ["c", "d"]]
+
+
 async def test_a_pinned_deployment_is_alone(world):
     """A request that names a deployment's id is served by that one."""
     face = RouterFace(world.router(entry("a"), entry("b")))

@@ -63,6 +63,7 @@ def test_a_deployment_s_id_may_be_a_number():
         ({"tenants": {"key": {"rpm": "many"}}}, r"tenants\.key\.rpm: got 'many'"),
         ({"tenants": {"user": {"rpm": -1}}}, r"tenants\.user: RateLimits\.rpm"),
         ({"tenants": {"user": {"itpm": 5}}}, r"tenants\.user\.itpm: got 5; .*tpm"),
+        ({"tenants": {"kye": None}}, "tenants: got 'kye'; did you mean 'key'"),
         ({"tenants": {"end_user": {}}}, r"tenants\.end_user: .*at least one"),
         ("fast", "install"),
     ],

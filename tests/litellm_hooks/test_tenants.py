@@ -163,10 +163,11 @@ async def test_who_leaves_while_waiting_has_taken_nothing(namespace: str):
 
 
 async def test_tokens_are_counted_only_for_limits_of_tokens(namespace: str, monkeypatch: pytest.MonkeyPatch):
-    """Where only requests are limited no prompt is counted."""
+    """Where only requests are limited no prompt is counted, nor where whoever asks has no limit of tokens, though others have."""
     asked: list[Any] = []
     monkeypatch.setattr("litellm_hooks.tenants.prompt_tokens", lambda data: asked.append(data) or 1)
     await comes(tenants(namespace, key={"rpm": 60}), who(token="me"))
+    await comes(tenants(namespace, key={"rpm": 60}, team={"tpm": 60}), who(token="me"))
     assert not asked
     await comes(tenants(namespace, key={"tpm": 60}), who(token="me"))
     assert len(asked) == 1
@@ -400,6 +401,14 @@ def test_every_served_route_is_settled(there: There, path: str, stream: bool):
     )
     assert response.status_code == 200, response.text
     until(lambda: there.left(key)[0] == 1 and 20 < there.left(key)[1] < 70, "it is settled", 10.0)
+
+
+def test_several_models_are_one_request(there: There):
+    """A request that names several models costs what all their answers took, and one place."""
+    key = there.user()
+    asked = {"model": "main,main,nobody", "messages": QUESTION, "max_tokens": 1000}
+    there.proxies[0].http.post("/v1/chat/completions", json=asked, headers={"Authorization": f"Bearer {key}"})
+    until(lambda: there.left(key) == (1, 80), "it is settled", 10.0)
 
 
 def test_a_keyed_limiter_shares_them(there: There):

@@ -197,11 +197,13 @@ def test_the_source_of_an_answer_is_whoever_said_it():
 
 
 def test_the_prompt_is_counted_once(monkeypatch):
-    """The estimate of a prompt's tokens is LiteLLM's and a tenth more, and is made once."""
+    """The estimate of a prompt's tokens is LiteLLM's and a tenth more, and is made once; what was counted before is not counted at all."""
     counts = []
-    monkeypatch.setattr("litellm.token_counter", lambda messages: counts.append(messages) or 100)
+    monkeypatch.setattr("litellm.token_counter", lambda messages, **_: counts.append(messages) or 100)
     upstream = Asked().upstream()
     assert (upstream.input_tokens(), upstream.input_tokens()) == (111, 111)
+    assert counts == [MESSAGES]
+    assert RouterUpstream(print, print, {"messages": MESSAGES}, float, tokens=7).input_tokens() == 7
     assert counts == [MESSAGES]
 
 
