@@ -37,7 +37,7 @@ demo: ## Play the 2 PM outage on three fake providers: a minute, no key, no serv
 test: ## Run every test that pip can provide for; lists those that need system packages
 	$(call heading,test)
 	$(call bootstrap,test)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal $(PYTEST_ARGS)
 
 test-full: test test-redis test-litellm ## The same, then on each redis-py and LiteLLM, then the tests that need system packages (apt-get)
 	$(call heading,test-full: tests that need system packages)

@@ -23,7 +23,7 @@ from langchain_resilient.testing.fault_server import RETRY_FORMS
 from tests.clients import WAYS, WIRES, ask, failure, fresh, made
 
 GREETING = "Hello from the fault server."
-SHORT = 0.25  # seconds that a silent provider is given
+SHORT = 0.4  # seconds that a silent provider is given; a busy machine needs some to ask it
 LONG = 20.0  # seconds that a busy machine is given where nobody is silent
 HOUR = 3600.0
 
@@ -97,6 +97,14 @@ def servers() -> Iterator[tuple[FaultServer, FaultServer]]:
     """A faulty server and a healthy one."""
     with FaultServer() as faulty, FaultServer() as healthy:
         yield faulty, healthy
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def _warm(servers: tuple[FaultServer, FaultServer]) -> None:
+    """A process's first call of each client takes long, sync and async: it imports and opens what the later ones have."""
+    for wire in WIRES:
+        for way in ("invoke", "astream"):
+            await ask(model_of("spec", wire, servers[1]), way)
 
 
 @pytest.fixture

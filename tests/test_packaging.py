@@ -136,7 +136,7 @@ def clean_environment(home: Path, outside_environment: dict[str, str], *requirem
         if os.environ.get("CI"):
             raise
         pytest.skip(f"no package index can be reached: {str(error).splitlines()[-1]}")
-    run(*pip, "install", "--quiet", *requirements, timeout=500, **outside)
+    run(*pip, "install", "--quiet", "--no-compile", *requirements, timeout=500, **outside)
     return python
 
 
