@@ -98,13 +98,16 @@ def ask(job: str, messages: list[BaseMessage], tried: int, reason: str) -> float
     if granted < providers:
         jobs.refund(job, granted)
         return put_away(job, messages, reason)
+    failed = None
     try:
         with capture_decisions() as decisions:
             invoice = extraction(granted - providers).invoke(messages, {"configurable": {"lane": "batch"}})
     except Exception as error:  # noqa: BLE001  # whatever it is, the job must come to an end
-        return after(job, messages, tried, error)
+        failed = error
     finally:
         jobs.refund(job, granted - sum(len(decision.attempts) for decision in decisions))
+    if failed is not None:
+        return after(job, messages, tried, failed)
     jobs.finish(job, {"result": invoice.model_dump(mode="json")})
     return None
 
