@@ -30,6 +30,7 @@ from tests.servers import Server
 BUSY = 8.0
 """Questions a second where an alert's share needs traffic."""
 QUIET = 2.0
+"""Where it must have too little: with this rate an application has half of the 20 that a share wants."""
 PROBING = Circuit(recovery_timeout=1.0)
 NEVER_OPENS = Circuit(failure_threshold=1_000_000, failure_rate=1.0, minimum_calls=1_000_000)
 SLOW = 10.5
@@ -93,8 +94,8 @@ def outage(stack: ExitStack) -> Scene:
 
 def one_of_two(stack: ExitStack) -> Scene:
     """One process of two can't reach its first provider."""
-    sick = _scene(stack, "one-of-two", {"LLMCircuitOpen"}, Fault.reset(), rate=QUIET)
-    sick.pods += _scene(stack, "", set(), Fault.ok(), rate=QUIET).pods
+    sick = _scene(stack, "one-of-two", {"LLMCircuitOpen"}, Fault.reset(), rate=QUIET / 2)
+    sick.pods += _scene(stack, "", set(), Fault.ok(), rate=QUIET / 2).pods
     return sick
 
 
