@@ -123,5 +123,6 @@ def test_nothing_that_was_said_is_logged(world, lines):
     w.policy.__dict__["observe"] = LogObserver(w.clock.now)
     w.events.append(Decided(DECISION))
     w.ask()
-    assert len(lines()) == 2
+    # A shared store of another test's may still tell that its server is gone.
+    assert len([line for _, line in lines() if not line.startswith("the subscription")]) == 2
     assert "secret" not in repr(lines())
