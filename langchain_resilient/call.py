@@ -105,7 +105,7 @@ def kept_by(
 
     def keyed() -> tuple[str, dict[str, Any]]:
         asked = content()
-        return key_of(asked, tenant) if key is None else key, asked
+        return key_of(asked) if key is None else key, asked
 
     return keeper.keeping(tenant, keyed)
 

@@ -80,7 +80,7 @@ class ResilientChatModel(BaseChatModel):
         >>> model.invoke("Hello")  # doctest: +SKIP
 
     Per call, `config={"configurable": {...}}` takes `deadline` (seconds from now, > 0), `tenant` (a name for your records), `lane`
-    ("interactive", "batch" or "replay") and `idempotency_key` (of a dead letter and its late answer; default: made of tenant and question).
+    ("interactive", "batch" or "replay") and `idempotency_key` (of its tenant's dead letter and late answer; default: made of the question).
 
     Raises:
         SettingsError: At construction, for anything unknown or nonsensical; it names the field, what was given and the fix.

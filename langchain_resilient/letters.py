@@ -68,15 +68,15 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def key_of(content: Mapping[str, Any], tenant: str | None) -> str:
-    """The idempotency key of a request that was given none: the same tenant's same question is one letter.
+def key_of(content: Mapping[str, Any]) -> str:
+    """The idempotency key of a request that was given none: the same question is one letter. Whose it is `letter.scoped` says.
 
     Where something could not be written, nobody can say that two questions are the same: each has a key of its own.
     """
     if content["parameters"].get(LEFT_OUT):
         return uuid4().hex
     asked = {**content, "messages": [_said(message) for message in content["messages"]]}
-    return hashlib.blake2b(repr((tenant, asked)).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return hashlib.blake2b(repr(asked).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _said(message: Mapping[str, Any]) -> Any:
@@ -192,7 +192,11 @@ def replayer(
 def replayed(
     model: BaseChatModel, box: Box, policy: Policy, through: Runnable[Any, Any] | None, settings: Mapping[str, Any]
 ) -> ReplayReport:
-    """Ask them in this call. Interrupted (Ctrl-C), what is held is given back first; nobody waits for the calls that are under way."""
+    """Ask them in this call.
+
+    Interrupted (Ctrl-C), what is held is given back first. Calls under way are not waited for here, but at the interpreter's end, as all
+    threads of a pool are.
+    """
     threads = ThreadPoolExecutor(MOST_THREADS, "langchain_resilient_asking")
     try:
         return in_a_loop(replayer(model, box, policy, through, settings, threads).run)

@@ -22,10 +22,9 @@ LETTERS = 4
 """Of a token, where LiteLLM can't count it."""
 DATA = ("data:", ";base64,")
 """What an image or a sound begins with that stands where others have text, and what its first letters hold."""
-_FETCHES_NOTHING = {
-    name: True for name in ("use_default_image_token_count",) if name in signature(litellm.token_counter).parameters
-}
-"""Else it gets images from the web to measure them, and nobody else is served meanwhile."""
+_NO_PICTURES = "use_default_image_token_count"
+"""Else LiteLLM gets images from the web to measure them, and nobody else is served meanwhile."""
+_FETCHES_NOTHING = {_NO_PICTURES: True} if _NO_PICTURES in signature(litellm.token_counter).parameters else {}
 
 
 class _Said(NamedTuple):

@@ -107,13 +107,13 @@ async def test_tools_are_offered_again(in_threads: bool):
 
 
 def test_the_same_question_has_the_same_key():
-    """The key is made of tenant and question: message ids, which are made anew each time, say nothing; all else does."""
+    """The key is made of the question: message ids, which are made anew each time, say nothing; all else does."""
 
-    def key(text: str = "Who?", tenant: str | None = "acme", ident: str | None = None, **arguments: Any) -> str:
-        return key_of(content_of([HumanMessage(text, id=ident)], None, arguments, None), tenant)
+    def key(text: str = "Who?", ident: str | None = None, **arguments: Any) -> str:
+        return key_of(content_of([HumanMessage(text, id=ident)], None, arguments, None))
 
     assert key() == key(ident="run-1")
-    assert len({key(), key("What?"), key(tenant=None), key(temperature=1.0)}) == 4
+    assert len({key(), key("What?"), key(temperature=1.0)}) == 3
     assert "Who" not in key()
 
 

@@ -72,14 +72,15 @@ def _hedge(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
         if beside is not None:
             break
         raced = yield Race((), raced.running, max(late / 2, SHORTEST_LOOK))
-    before, hedged, journey.hedged = len(journey.attempts), journey.hedged, True
+    attempts, hedged_before = len(journey.attempts), journey.hedged
+    journey.hedged = True
     raced = yield Race((journey.call(beside),), raced.running)
     won = yield from _decide(journey, (ticket, beside), raced)
-    asked = [one.provider for one in journey.attempts[before:] if one.provider != ticket.target.name]
+    asked = [one.provider for one in journey.attempts[attempts:] if one.provider != ticket.target.name]
     if asked:
         journey.policy.observe(Hedged(asked[0], ticket.target.name, won is not None and won[0] is not ticket))
     else:  # whoever was to be asked is no candidate
-        journey.hedged = hedged
+        journey.hedged = hedged_before
     return won
 
 

@@ -182,7 +182,6 @@ def test_a_process_that_ends_starts_no_thread(levels, monkeypatch):
     assert levels.depth("waiting") == 3, "none is under way"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
 def test_a_fork_counts_by_itself(levels, clock, hanging, monkeypatch):
     """The thread that was counting is the parent's alone: the child waits for none that will never end."""
     monkeypatch.setattr(module, "PATIENCE", 0.0)
