@@ -289,7 +289,10 @@ def hashed(key: str) -> str:
 def running(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[There]:
     """The Proxies of this file."""
     with ExitStack() as stack:
-        yield There(stack, tmp_path_factory.mktemp("tenants"), redis_url, f"test-{time.time_ns()}")
+        there = There(stack, tmp_path_factory.mktemp("tenants"), redis_url, f"test-{time.time_ns()}")
+        for place in (0, 1):
+            say(there, there.user(), place)  # a cold Proxy's first answer may take as long as a limit needs to refill
+        yield there
 
 
 @pytest.fixture
@@ -324,7 +327,7 @@ def test_each_key_has_its_own(there: There):
         assert body["provider_specific_fields"]["user_type"] == "user"
         assert SECRET not in raised.value.response.text and "user1" not in raised.value.response.text
     assert say(there, other).text == TEXT
-    assert there.left(mine) == (2, 80), "what the refused took of the key is back"
+    until(lambda: there.left(mine) == (2, 80), "all is settled; what the refused took is back", 10.0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
