@@ -192,8 +192,9 @@ class Play:
         await self._clock.asleep(0)  # the director sets the first phase
         for question in self.questions:
             await self._until(question.at)
+            asked = self.elapsed
             for contender in self.contenders:
-                contender.ledger.ask(question.number, self.elapsed)
+                contender.ledger.ask(question.number, asked)
                 task = asyncio.create_task(self._ask(contender, question))
                 asking.add(task)
                 task.add_done_callback(asking.discard)
