@@ -74,8 +74,8 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "Requests", ((rate(REQUESTS, EACH, "outcome"), "{{outcome}}"),), "reqps", "By how they ended.", width=7, stacked=True
             ),
             Panel(
-                "Users' wait", quantiles(f"{OURS}request_seconds", EACH), "s",
-                "Of answered requests, over all attempts and waits; streams to their last word. The alert is at 10 s.", width=7,
+                "Users' wait", (*quantiles(f"{OURS}user_wait_seconds", EACH), *quantiles(f"{OURS}request_seconds", EACH, legend="to the last word, ")), "s",
+                "Of answered requests, over all attempts and waits: to the first word of a stream, or to the whole answer. The alert is at 10 s.", width=7,
             ),
             Panel(
                 "Error rate", ((f"({FAILED} or vector(0)) / {ENDED}", "errors"),), "percentunit",

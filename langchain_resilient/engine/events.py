@@ -63,7 +63,7 @@ class Decision(NamedTuple):
     """"answered", "cancelled", "interrupted", or the reason that ended it ("failed", "refused", "deadline", "overloaded")."""
     seconds: float
     first_token: float | None
-    """Seconds to the first content of a stream; None for unstreamed answers."""
+    """Seconds until the caller had the first of a stream, over all attempts and waits; None: the answer came whole, or nothing was shown."""
     attempts: tuple[Attempt, ...]
     refusals: tuple[Refusal, ...]
     circuit: str
@@ -80,6 +80,11 @@ class Decision(NamedTuple):
     """How often another provider (or the same one again) went on with what was shown already."""
     hedged: bool = False
     """Whether a second provider was asked beside a late one."""
+
+    @property
+    def user_wait(self) -> float:
+        """Seconds until the caller had something to read: the first of a stream, else the whole answer."""
+        return self.seconds if self.first_token is None else self.first_token
 
 
 class Watching(NamedTuple):

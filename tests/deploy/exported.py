@@ -41,7 +41,7 @@ def exported() -> dict[str, frozenset[str]]:
     PrometheusObserver(registry)
     metrics = metrics_of(registry)
     found: dict[str, frozenset[str]] = {}
-    histograms = (metrics.latency, metrics.request_seconds, metrics.first_token, metrics.waits)
+    histograms = (metrics.latency, metrics.request_seconds, metrics.user_wait, metrics.first_token, metrics.waits)
     for metric in (*metrics.counters.values(), *metrics.gauges.values(), *histograms):
         [family] = metric.describe()
         labels = frozenset(metric._labelnames)

@@ -86,7 +86,14 @@ class Metrics:
         self.request_seconds = histogram(
             f"{PREFIX}request_seconds", "Seconds of answered requests, over all attempts and waits", "provider"
         )
-        self.first_token = histogram(f"{PREFIX}first_token_seconds", "Seconds to a stream's first content", "provider")
+        self.user_wait = histogram(
+            f"{PREFIX}user_wait_seconds",
+            "Seconds to the first of a stream, or to the whole answer, over all attempts and waits",
+            "provider",
+        )
+        self.first_token = histogram(
+            f"{PREFIX}first_token_seconds", "Seconds of an attempt to its stream's first content", "provider"
+        )
         self.waits = histogram(
             f"{PREFIX}wait_seconds", "Seconds that answered requests waited: backoff, Retry-After, limits"
         )
@@ -96,7 +103,7 @@ class Metrics:
     def register(self, registry: CollectorRegistry) -> None:
         """Put all metrics there, or none; raises `SettingsError` if a name is taken."""
         done: list[MetricWrapperBase] = []
-        histograms = (self.latency, self.request_seconds, self.first_token, self.waits)
+        histograms = (self.latency, self.request_seconds, self.user_wait, self.first_token, self.waits)
         for metric in (*self.counters.values(), *self.gauges.values(), *histograms):
             try:
                 registry.register(metric)

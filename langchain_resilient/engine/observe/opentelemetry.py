@@ -109,6 +109,11 @@ class _Instruments:
         self.request_seconds = histogram(
             f"{OURS}request.duration", "s", "Seconds of answered requests, over all attempts and waits"
         )
+        self.user_wait = histogram(
+            f"{OURS}user_wait.duration",
+            "s",
+            "Seconds to the first of a stream, or to the whole answer, over all attempts and waits",
+        )
         self.waits = histogram(
             f"{OURS}wait.duration", "s", "Seconds that answered requests waited: backoff, Retry-After, limits"
         )
@@ -249,7 +254,9 @@ class OpenTelemetryObserver:
         counters["requests"].add(1, _ours({"outcome": outcome, "provider": decision.provider or "none"}))
         if decision.provider is None:
             return
-        self._instruments.request_seconds.record(decision.seconds, _ours({"provider": decision.provider}))
+        answered_by = _ours({"provider": decision.provider})
+        self._instruments.request_seconds.record(decision.seconds, answered_by)
+        self._instruments.user_wait.record(decision.user_wait, answered_by)
         if decision.fallback:
             moved = {"from_provider": decision.first_choice, "to_provider": decision.provider}
             counters["fallback"].add(1, _ours(moved))

@@ -21,7 +21,7 @@ from langchain_resilient.engine.observe.rows import KINDS, OTHER, OUTCOMES, rows
 class _Answers:
     """The children that every answer of one provider counts in."""
 
-    __slots__ = ("attempts", "first_token", "input", "latency", "output", "requests", "seconds")
+    __slots__ = ("attempts", "first_token", "input", "latency", "output", "requests", "seconds", "user_wait")
 
     def __init__(self, metrics: Metrics, provider: str) -> None:
         counters = metrics.counters
@@ -32,6 +32,7 @@ class _Answers:
         self.output = counters["tokens"].labels(provider, "output")
         self.requests = counters["requests"].labels("answered", provider)
         self.seconds = metrics.request_seconds.labels(provider)
+        self.user_wait = metrics.user_wait.labels(provider)
 
 
 class PrometheusObserver:
@@ -95,6 +96,7 @@ class PrometheusObserver:
         answers = self._answers.get(decision.provider) or self._first_answer(decision.provider)
         answers.requests.inc()
         answers.seconds.observe(decision.seconds)
+        answers.user_wait.observe(decision.user_wait)
         if decision.fallback:
             self._child("fallback", decision.first_choice, decision.provider).inc()
         if decision.cost:

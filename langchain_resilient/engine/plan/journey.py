@@ -70,6 +70,7 @@ class Journey:
     """Seconds, since the last attempt."""
     phase: Phase = "closed"
     first_token: float | None = None
+    """Seconds until the first chunk was shown."""
     decision: Decision | None = None
     continuation: Continuation | None = None
     """What was shown of a stream that broke, for another to go on with."""
@@ -263,6 +264,12 @@ class Journey:
             return
         self.usage = usage if self.usage is None else self.usage.plus(usage)
         self.cost = None if self.cost is None or target.price is None else self.cost + target.price.of(usage)
+
+    def show(self, chunk: Any) -> None:
+        """Remember a chunk that the caller is about to see."""
+        if not self.shown:
+            self.first_token = self.policy.clock.now() - self.started
+        self.shown.append(chunk)
 
     def cancelled(self, ticket: Ticket, seconds: float) -> None:
         """Remember and tell that an attempt was cancelled, as another one had answered."""

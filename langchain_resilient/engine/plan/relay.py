@@ -132,7 +132,7 @@ def _show(journey: Journey, told: Callable[..., Iterable[Any]], *chunk: Any) -> 
     except Exception as error:  # noqa: BLE001  # it can't be read, put together, or joined: somebody else's may
         return Failed(error, 0.0)
     for shown in chunks:
-        journey.shown.append(shown)
+        journey.show(shown)
         yield Show(shown)
     return None
 

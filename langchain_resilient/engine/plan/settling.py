@@ -62,8 +62,6 @@ def _settle_opening(
     journey.policy.last_errors.pop(ticket.target.name, None)
     if not beaten:
         journey.note(ticket, "ok", fate.seconds)
-        if journey.continuation is None:
-            journey.first_token = fate.seconds
         return ticket, fate
     yield from close(journey, fate.value)
     journey.answered(ticket, fate.seconds, fate.seconds, None)

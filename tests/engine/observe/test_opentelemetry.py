@@ -194,9 +194,11 @@ def test_our_own_names_mean_what_prometheuss_mean(metered, observe, event, name,
 def test_requests_are_timed(metered, observe):
     """Answered ones, and what they waited."""
     observe(decision(attempts=(Attempt(GPT, "timeout", 1.0, 0.5), Attempt(GPT, "ok", 1.0, 3.0))))
+    observe(decision(first_token=0.5))
     observe(decision(provider=None, outcome="failed"))
     found = metered.read()
-    assert [point.sum for _, point in found["llm_resilient.request.duration"]] == [2.0]
+    assert [point.sum for _, point in found["llm_resilient.request.duration"]] == [4.0]
+    assert [point.sum for _, point in found["llm_resilient.user_wait.duration"]] == [2.5]
     assert [point.sum for _, point in found["llm_resilient.wait.duration"]] == [3.5]
 
 

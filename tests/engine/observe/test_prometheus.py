@@ -99,6 +99,8 @@ def test_a_fallback_counts_once_per_answered_request(registry, observe):
         (decision(), "requests_total", {"outcome": "answered", "provider": "a"}, 1),
         (decision(provider=None, outcome="refused"), "requests_total", {"outcome": "refused", "provider": "none"}, 1),
         (decision(), "request_seconds_sum", {"provider": "a"}, 2.0),
+        (decision(), "user_wait_seconds_sum", {"provider": "a"}, 2.0),
+        (decision(first_token=0.5), "user_wait_seconds_sum", {"provider": "a"}, 0.5),
         (decision(cost=0.25), "cost_usd_total", {"provider": "a"}, 0.25),
         (
             decision(attempts=(Attempt("a", "timeout", 1.0, 0.0), Attempt("a", "ok", 1.0, 3.5))),

@@ -41,6 +41,23 @@ def test_a_stream_is_shown_as_it_came(world):
     assert w.left_over() == {}
 
 
+def test_the_first_token_is_told_as_the_caller_waited_for_it(world):
+    """From the request's start, over the attempts and waits before the one that answered; a whole answer has none."""
+    w = world({"a": [NEVER], "b": [Step(words("Hel", "lo"), 2.0)]}, [target("a"), target("b")])
+    outcome = w.ask(stream=True)
+    assert (outcome.decision.first_token, outcome.decision.user_wait) == (14.0, 14.0)
+    for asked in ({}, {"stream": True, "whole": True}):
+        outcome = world({"a": [Step(words("Hello"), 2.0) if asked else Step("Hello", 2.0)]}).ask(**asked)
+        assert (outcome.decision.first_token, outcome.decision.user_wait) == (None, 2.0)
+
+
+def test_what_was_kept_back_is_waited_for_to_its_end(world):
+    """With "restart" the caller has nothing of a stream before it has ended well."""
+    slow = (Chunk("Hel"), Chunk("lo", after=3.0), STOP)
+    w = world({"a": [Step(slow, 2.0)]}, [finishing()], on_interruption="restart")
+    assert w.ask(stream=True).decision.first_token == 5.0
+
+
 @pytest.mark.parametrize("beginning", [(), (KEEP_ALIVE, KEEP_ALIVE)])
 def test_a_failure_before_the_first_content_falls_over(world, beginning):
     """The caller sees the second provider's text alone."""
@@ -244,7 +261,7 @@ def test_a_streams_seconds_are_those_of_its_own_attempt(world):
     w = world({"a": [NEVER], "b": [Step(chunks, 1.0)]})
     outcome = w.ask(stream=True)
     assert w.told(Attempted)[-1] == Attempted("b", "ok", 5.0, 1.0, None, probe=False)
-    assert (outcome.decision.seconds, outcome.decision.first_token) == (17.0, 1.0)
+    assert outcome.decision.seconds == 17.0
 
 
 def test_a_broken_streams_seconds_are_those_of_its_own_attempt(world):
