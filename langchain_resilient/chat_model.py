@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -52,12 +51,9 @@ from langchain_resilient.engine.errors import (
     unknown_name,
     warn_user,
 )
-from langchain_resilient.engine.events import LettersWatched, Observer, Watching
+from langchain_resilient.engine.events import LettersWatched, Observer
 from langchain_resilient.engine.hedge import Hedge
-from langchain_resilient.engine.observe.capture import CaptureObserver
-from langchain_resilient.engine.observe.fanout import Fanout
-from langchain_resilient.engine.observe.given import observer_of
-from langchain_resilient.engine.observe.log import LogObserver
+from langchain_resilient.engine.observe.audience import Audience
 from langchain_resilient.engine.policy import Classifier, Gate, Interruption, Policy, SystemClock, Target, Timeouts
 from langchain_resilient.engine.routing import Routing
 from langchain_resilient.engine.store.opening import MEMORY, open_store, shown
@@ -210,33 +206,23 @@ class ResilientChatModel(BaseChatModel):
             self.providers, namespace=self.namespace, circuit=self.circuit, timeouts=self.timeouts, standard=standard
         )
         clock = SystemClock()
-        fanout = Fanout([LogObserver(clock.now), CaptureObserver(), *(observer_of(item) for item in self.observers)])
+        audience = Audience(clock, self.observers)
         policy = Policy(
             targets=targets, routing=self.routing, total=self.timeout or self.timeouts.total, classifier=self.classifier,
             retry=self.retry if self.max_retries is None else replace(self.retry, max_retries=self.max_retries),
-            observe=fanout, heard=fanout, gate=Gate(self.max_pending), clock=clock, on_interruption=self.on_interruption,
+            observe=audience, heard=audience, gate=Gate(self.max_pending), clock=clock, on_interruption=self.on_interruption,
             hedge=self.hedge,
         )  # fmt: skip
         store = open_store(self.backend, self.namespace)
-        store.listen(fanout, targets)
+        audience.watch(store, targets, policy.gate)
         for target in targets:
             if store.conflicts(target):
                 _warn_of_conflict(target)
-        by_name = {target.name: target for target in targets}
-        gate = weakref.ref(policy.gate)
-        fanout(
-            Watching(
-                tuple(by_name),
-                lambda name: store.budget(by_name[name]),
-                lambda: getattr(gate(), "pending", None),
-                lambda name: store.mode(by_name[name]),
-            )
-        )
         allowed = self.max_tokens or getattr(targets[0].client.model, "max_tokens", None)
         digests = {target.name: digest(target) for target in targets}
         keeper = self._keeper()
         if keeper is not None:
-            fanout(LettersWatched(keeper.counts, keeper.place))
+            audience(LettersWatched(keeper.counts, keeper.place))
         return Engine(
             policy,
             store,

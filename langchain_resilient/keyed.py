@@ -16,9 +16,7 @@ from langchain_resilient.engine import quota
 from langchain_resilient.engine.effects import Later
 from langchain_resilient.engine.errors import RateLimitedError, SettingsError, checked, is_number, require
 from langchain_resilient.engine.events import Event, Observer, RateLimited
-from langchain_resilient.engine.observe.fanout import Fanout
-from langchain_resilient.engine.observe.given import observer_of
-from langchain_resilient.engine.observe.log import LogObserver
+from langchain_resilient.engine.observe.audience import Audience
 from langchain_resilient.engine.policy import Clock, SystemClock
 from langchain_resilient.engine.quota import RateLimits
 from langchain_resilient.engine.store.opening import check_backend, open_ledger
@@ -75,7 +73,7 @@ class KeyedRateLimiter:
         self._most_tokens = min((item.limit for item in self._dimensions if item.unit == "tokens"), default=math.inf)
         self._patience = 0 if limits.on_limit == "reject" else int(limits.max_wait * SECOND)
         self._clock = clock or SystemClock()
-        self._fanout = Fanout([LogObserver(self._clock.now), *(observer_of(item) for item in observers)])
+        self._audience = Audience(self._clock, observers)
         self._ledger = self._opened(backend, namespace, clock)
 
     def _opened(self, backend: str, namespace: str, clock: Clock | None) -> Ledger:
@@ -94,7 +92,7 @@ class KeyedRateLimiter:
         return f"KeyedRateLimiter({self._limits}, user_type={self._user_type!r})"
 
     def _store_changed(self, event: Event) -> None:
-        self._fanout(event)
+        self._audience(event)
 
     # ------------------------------------------------------------------------------------------------------- decisions
     def _ask(self, key: str, tokens: int, patience: int) -> Booking | Later:
@@ -115,7 +113,7 @@ class KeyedRateLimiter:
         if too_much:
             limits = [math.inf if item.unit == "requests" else item.limit for item in self._dimensions]
             booking = booking._replace(tightest=limits.index(self._most_tokens))
-        self._fanout(RateLimited("none", "client", self._dimensions[booking.tightest].name, self._user_type))
+        self._audience(RateLimited("none", "client", self._dimensions[booking.tightest].name, self._user_type))
         return Admission(booking, self._dimensions, tokens, never=too_much)
 
     def _take(self, key: str, tokens: int, patience: int) -> Admission:

@@ -10,11 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from langchain_resilient.engine.events import Watching
-from langchain_resilient.engine.observe.capture import CaptureObserver
-from langchain_resilient.engine.observe.fanout import Fanout
-from langchain_resilient.engine.observe.given import observer_of
-from langchain_resilient.engine.observe.log import LogObserver
+from langchain_resilient.engine.observe.audience import Audience
 from langchain_resilient.engine.policy import Gate, Policy, SystemClock, Target
 from langchain_resilient.engine.store.opening import open_store
 from litellm_hooks.candidates import Rungs
@@ -45,13 +41,10 @@ class Assembly:
         self.whole = settings.hedge is not None or settings.timeouts.watch_calls
         self._settings = settings
         self._gate = Gate(settings.max_pending)
-        self._fanout = Fanout(
-            [LogObserver(self.clock.now), CaptureObserver(), *(observer_of(item) for item in settings.observers)]
-        )
+        self._audience = Audience(self.clock, settings.observers)
         self._first: Policy | None = None
         self._targets: dict[tuple[Any, ...], _Made] = {}
         self._policies: dict[tuple[Target, ...], Policy] = {}
-        self._known: set[str] = set()
 
     def policy(self, rungs: Rungs) -> Policy:
         """The policy for these candidates."""
@@ -64,30 +57,15 @@ class Assembly:
 
     def _made(self, targets: tuple[Target, ...]) -> Policy:
         settings = self._settings
-        self._watch([target for target in targets if target.name not in self._known])
+        self._audience.watch(self.store, targets, self._gate)
         if self._first is None:
             self._first = Policy(
                 targets=targets, routing=settings.routing, total=settings.timeouts.total, classifier=settings.classifier,
-                retry=settings.retry, observe=self._fanout, heard=self._fanout, gate=self._gate, clock=self.clock,
+                retry=settings.retry, observe=self._audience, heard=self._audience, gate=self._gate, clock=self.clock,
                 on_interruption=settings.on_interruption, hedge=settings.hedge,
             )  # fmt: skip
             return self._first
         return replace(self._first, targets=targets, first_choices={})
-
-    def _watch(self, targets: list[Target]) -> None:
-        if not targets:
-            return
-        self.store.listen(self._fanout, targets)
-        by_name = {target.name: target for target in targets}
-        self._known.update(by_name)
-        self._fanout(
-            Watching(
-                tuple(by_name),
-                lambda name: self.store.budget(by_name[name]),
-                lambda: self._gate.pending,
-                lambda name: self.store.mode(by_name[name]),
-            )
-        )
 
     def _rung(self, rung: int, candidates: tuple[Candidate, ...]) -> list[Target]:
         weights = weights_of([candidate.deployment for candidate in candidates])

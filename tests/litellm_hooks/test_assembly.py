@@ -1,9 +1,12 @@
 """The engine's parts for one Router: made once for what they are made of, and kept."""
 
 import copy
+import gc
+import weakref
 from typing import Any
 
 from langchain_resilient.engine.events import Watching
+from langchain_resilient.engine.observe.levels import Levels
 from litellm_hooks import assembly as module
 from litellm_hooks.assembly import Assembly
 from litellm_hooks.deployments import Candidate
@@ -74,6 +77,29 @@ def test_observers_are_told_of_each_provider_once(namespace):
     parts.policy(rungs("a", "b"))
     parts.policy(rungs("b"))
     assert heard == [("openai/gpt-4.1#a",), ("openai/gpt-4.1#b",)]
+
+
+def test_requests_under_way_are_counted_once(namespace):
+    """However many deployments have come up one after the other, a request is one to whoever reads how many are pending."""
+    levels = Levels()
+    parts = Assembly(Settings(namespace=namespace, observers=[levels.heard]))
+    for name in "abc":
+        parts.policy(rungs(name))
+    parts.policy(rungs("a")).gate.enter("interactive")
+    assert levels.pending() == 1
+    assert levels.watched == tuple(f"openai/gpt-4.1#{name}" for name in "abc")
+
+
+def test_whoever_observes_does_not_keep_it(namespace):
+    """The parts of a Router that was given other settings are let go of, and counted no more."""
+    levels = Levels()
+    parts = Assembly(Settings(namespace=namespace, observers=[levels.heard]))
+    parts.policy(rungs("a")).gate.enter("interactive")
+    gone = weakref.ref(parts)
+    del parts
+    gc.collect()
+    assert gone() is None
+    assert levels.pending() == 0
 
 
 def test_one_gate_for_all(namespace):

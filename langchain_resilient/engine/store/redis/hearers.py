@@ -39,16 +39,16 @@ class Hearers:
         """Why the store is alone, if that is what they were last told."""
 
     def add(self, observe: Observe, targets: Sequence[Target]) -> None:
-        """Tell an observer of these."""
+        """Tell an observer of these, too."""
         weak: weakref.ref[Any] = (
             weakref.WeakMethod(observe) if isinstance(observe, MethodType) else weakref.ref(observe)
         )
         with self._turn:
-            self._who = [
-                *[pair for pair in self._who if pair[0]() is not None],
-                (weak, frozenset((target.route, target.account) for target in targets)),
-            ]
-            if self._alone is not None:
+            alive = [pair for pair in self._who if pair[0]() is not None]
+            before = [providers for hearer, providers in alive if hearer == weak]
+            told = frozenset((target.route, target.account) for target in targets).union(*before)
+            self._who = [*[pair for pair in alive if pair[0] != weak], (weak, told)]
+            if self._alone is not None and not before:
                 self._news.append((observe, StoreDegraded(degraded=True, reason=self._alone)))
         self._tell()
 

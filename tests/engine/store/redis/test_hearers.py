@@ -68,6 +68,19 @@ def test_being_alone_is_told_once_for_each_change():
     assert (early.heard, late.heard, after.heard) == (told, told, [])
 
 
+def test_who_comes_again_with_more_providers_hears_of_all_once():
+    """A Router's deployments come up one after the other: its observer is one for all of them."""
+    hearers, one = Hearers(at_once), Observer()
+    hearers.add(one, [target("a")])
+    hearers.alone("refused")
+    hearers.add(one, [target("a"), target("b")])
+    hearers.alone(None)
+    hearers.changed("a", OPENED)
+    hearers.changed("b", OPENED)
+    told = [StoreDegraded(degraded=True, reason="refused"), StoreDegraded(degraded=False, reason="it answers again")]
+    assert one.heard == [*told, OPENED, OPENED]
+
+
 def test_whoever_carries_is_not_held_up():
     """Telling is done aside, in order, by one at a time, however slow an observer is."""
     steps, go_on, heard = [], threading.Event(), []
