@@ -213,10 +213,13 @@ class ChatUpstream:
         return await model._agenerate(messages, self._stop, **arguments)
 
     def _complete(self, question: Question, result: ChatResult) -> Way | None:
-        """Check that an answer has its end; returns how it is to be read, if it is."""
+        """Check that there is an answer, and that it has its end; returns how it is to be read, if it is."""
         way = question.way
         if way is not None and way.whole is not None:
             return None
+        if not result.generations:
+            msg = "the answer has no choices"
+            raise TruncatedStreamError(msg)
         if question.client.streams_inside and self.finish_reason(result.generations[0]) is None:
             msg = "the answer ended without a finish reason"
             raise TruncatedStreamError(msg)

@@ -131,6 +131,23 @@ class StrangeError(Exception):
     """A failure of which nothing is known."""
 
 
+@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+async def test_an_answer_without_choices_goes_to_the_next_provider(way: str):
+    """Some servers say so under load, with status 200: langchain-openai makes an empty result of it, and LangChain an IndexError."""
+
+    class Empty(ScriptedChatModel):
+        def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+            return ChatResult(generations=[])
+
+        async def _agenerate(self, *args: Any, **kwargs: Any) -> ChatResult:
+            return ChatResult(generations=[])
+
+    model = resilient(Empty(model_name="one"), scripted("two"))
+    with capture_decisions() as decisions:
+        assert await ask(model, way) == ANSWER
+    assert [attempt.kind for attempt in decisions[0].attempts] == ["stream_interrupted", "ok"]
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_unknown_failure_goes_to_the_next_provider(way: str):
     """What is not understood is nobody's fault, and somebody else is asked at once."""

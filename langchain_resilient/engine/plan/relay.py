@@ -107,8 +107,7 @@ def _to_its_end(
                     break  # it had said all, and that it had
                 return chunk
             waited = 0.0 if upstream.has_content(chunk) else waited + took
-        seen.add(chunk)
-        failed = yield from _show(journey, telling.take, chunk)
+        failed = yield from _show(journey, _heard(seen, telling), chunk)
         if failed is not None:
             return failed
     if seen.finish_reason is None and journey.always_finishes(ticket):
@@ -116,6 +115,14 @@ def _to_its_end(
     failed = yield from _show(journey, telling.end)
     journey.value = telling.value
     return failed
+
+
+def _heard(seen: Seen, telling: Telling) -> Callable[[Any], Iterable[Any]]:
+    def taken(chunk: Any) -> Iterable[Any]:
+        seen.add(chunk)
+        return telling.take(chunk)
+
+    return taken
 
 
 def _pull(journey: Journey, ticket: Ticket, stream: Any, limit: float) -> Pull:

@@ -35,10 +35,13 @@ def settle(
         return None
     if request.stream:
         return (yield from _settle_opening(journey, ticket, fate, beaten=beaten))
-    usage = request.upstream.usage(fate.value)
+    try:
+        usage, headroom = request.upstream.usage(fate.value), request.upstream.headroom(fate.value)
+    except Exception as error:  # noqa: BLE001  # what can't be read is no answer: somebody else's may be
+        yield from _settle_failure(journey, ticket, Failed(error, fate.seconds))
+        return None
     journey.answered(ticket, fate.seconds, None, usage)
-    report = Report(None, fate.seconds, usage=usage, headroom=request.upstream.headroom(fate.value))
-    settled = yield Settle(ticket, report)
+    settled = yield Settle(ticket, Report(None, fate.seconds, usage=usage, headroom=headroom))
     journey.open.remove(ticket)
     journey.tell(settled)
     journey.policy.last_errors.pop(target.name, None)

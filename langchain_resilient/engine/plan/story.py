@@ -13,10 +13,8 @@ settled as cancelled, which says nothing about the provider.
 
 from __future__ import annotations
 
-from langchain_resilient.engine.effects import (
-    Plan,
-    Request,
-)
+from langchain_resilient.engine.classify import ErrorKind
+from langchain_resilient.engine.effects import Plan, Request
 from langchain_resilient.engine.errors import DeadlineExceededError, OverloadedError, StreamInterruptedError
 from langchain_resilient.engine.plan.admission import first_place
 from langchain_resilient.engine.plan.journey import Journey
@@ -28,7 +26,7 @@ from langchain_resilient.engine.plan.settling import release, settle
 from langchain_resilient.engine.policy import Policy
 
 _OUTCOMES: dict[type[BaseException], str] = {DeadlineExceededError: "deadline", StreamInterruptedError: "interrupted"}
-"""The record's word for an error that ends a request from outside its plan; any other is the caller going away."""
+"""The record's word for an error that ends a request from outside its plan."""
 
 
 def answer(request: Request, policy: Policy) -> Plan:
@@ -57,11 +55,17 @@ def answer(request: Request, policy: Policy) -> Plan:
     except BaseException as error:
         yield from release(journey)
         if journey.decision is None:
-            journey.decide(_OUTCOMES.get(type(error), "cancelled"))
+            journey.decide(_OUTCOMES.get(type(error)) or _unforeseen(journey, error))
         yield from keep(journey, error)
         raise
     finally:
         policy.gate.leave()
+
+
+def _unforeseen(journey: Journey, error: BaseException) -> str:
+    """The caller goes away, or something is wrong that no plan knows of."""
+    failed = isinstance(error, Exception) and journey.classify(error).kind is not ErrorKind.CANCELLED
+    return "failed" if failed else "cancelled"
 
 
 def _enter(journey: Journey) -> None:

@@ -45,6 +45,38 @@ def test_what_follows_a_failure_with_another_provider_at_hand(world, kind, asked
     assert w.left_over() == {}
 
 
+def unreadable_from(w, name):
+    """A world in which what this provider says can't be read."""
+    read = w.upstream.usage
+
+    def usage(answer):
+        if w.asked[-1] == name:
+            raise IndexError("no choices")
+        return read(answer)
+
+    w.upstream.usage = usage
+    return w
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_cannot_be_read_has_failed(world, stream):
+    """Whatever reading it raises: it is an attempt that came to nothing, and somebody else is asked."""
+    w = unreadable_from(world({"a": ["from a"], "b": ["from b"]}), "a")
+    outcome = w.ask(stream=stream)
+    assert (outcome.text, outcome.decision.outcome) == ("from b", "answered")
+    assert [(one.provider, one.kind) for one in outcome.decision.attempts] == [("a", K.UNKNOWN), ("b", "ok")]
+    assert w.left_over() == {}
+
+
+def test_a_fault_of_a_plan_s_own_is_no_callers_leaving(world):
+    """An exception that nobody foresaw is told as a failed request: who calls it cancelled hides it from every alert."""
+    w = world({"a": ["from a"]})
+    error = w.interrupt = (1, ZeroDivisionError())
+    outcome = w.ask()
+    assert (outcome.error, outcome.decision.outcome) == (error[1], "failed")
+    assert w.left_over() == {}
+
+
 @pytest.mark.parametrize("kind", [K.CONTENT_POLICY, K.CLIENT_ERROR])
 def test_the_callers_own_fault_is_told_at_once(world, kind):
     """Nobody else is asked, the provider's own exception arrives as it is, and its circuit learns nothing."""
