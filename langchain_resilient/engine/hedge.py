@@ -15,6 +15,7 @@ import threading
 from dataclasses import dataclass
 
 from langchain_resilient.engine.errors import checked, is_number, require
+from langchain_resilient.engine.store.forks import tell_of_forks
 
 BURST = 3.0
 """Hedges that can be saved up."""
@@ -55,6 +56,11 @@ class Allowance:
     def __init__(self, hedge: Hedge) -> None:
         self._share = hedge.max_fraction
         self._saved = 0.0
+        self._lock = threading.Lock()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """In a new child process: the lock may be held by a thread that it does not have."""
         self._lock = threading.Lock()
 
     def earn(self) -> None:

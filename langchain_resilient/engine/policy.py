@@ -24,6 +24,7 @@ from langchain_resilient.engine.events import Observer, Usage
 from langchain_resilient.engine.hedge import Allowance, Hedge
 from langchain_resilient.engine.quota import Cost, Dimension, Lane, RateLimits, counts_tokens, dimensions, places
 from langchain_resilient.engine.routing import ROUTINGS, Routing, Standing
+from langchain_resilient.engine.store.forks import tell_of_forks
 
 REASONING_FIRST_TOKEN = 180.0
 REASONING_IDLE = 60.0
@@ -234,6 +235,12 @@ class Gate:
         self._lock = threading.Lock()
         self.pending = 0
         """Requests in it."""
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """In a new child process: those who were in it are the parent's."""
+        self._lock = threading.Lock()
+        self.pending = 0
 
     def enter(self, lane: Lane) -> None:
         """Take a place; raises `OverloadedError` at once when none is left."""
@@ -250,7 +257,7 @@ class Gate:
     def leave(self) -> None:
         """Give the place back."""
         with self._lock:
-            self.pending -= 1
+            self.pending = max(0, self.pending - 1)  # a child may leave what its parent entered
 
 
 Interruption = Literal["continue", "restart", "raise"]
@@ -289,6 +296,8 @@ class Policy:
     """The last failure of each target since its last answer: the cause of a refusal."""
     first_choices: dict[bool, int] = field(default_factory=dict)
     """The last request's first choice, for calls and for streams: what "latency" sticks to."""
+    allowance: Allowance | None = None
+    """The hedges that may be sent; one is made where there is a `hedge`. Policies of one Router share it, as they do the gate."""
 
     def __post_init__(self) -> None:
         require(bool(self.targets), "providers", list(self.targets), "name at least one provider")
@@ -296,11 +305,8 @@ class Policy:
             raise unknown_name("routing", self.routing, ROUTINGS)
         if self.on_interruption not in INTERRUPTIONS:
             raise unknown_name("on_interruption", self.on_interruption, INTERRUPTIONS)
-
-    @cached_property
-    def allowance(self) -> Allowance | None:
-        """The hedges that may be sent, where there is a `hedge`."""
-        return None if self.hedge is None else Allowance(self.hedge)
+        if self.hedge is not None and self.allowance is None:
+            object.__setattr__(self, "allowance", Allowance(self.hedge))
 
     @cached_property
     def plain(self) -> bool:

@@ -1,13 +1,16 @@
 """The settings of one model: defaults, their limits, and the small things that go with them."""
 
 import asyncio
+import os
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from langchain_resilient.engine.errors import OverloadedError, SettingsError
 from langchain_resilient.engine.events import Usage
+from langchain_resilient.engine.hedge import Hedge
 from langchain_resilient.engine.policy import Gate, Policy, Price, SystemClock, Timeouts
 from langchain_resilient.engine.quota import Cost, RateLimits
 from tests.engine.harness import target
@@ -128,6 +131,29 @@ def test_a_gate_of_one_lets_every_lane_have_it():
         with pytest.raises(OverloadedError, match=rf"1 requests are pending .*max_pending=1, lane '{lane}'"):
             gate.enter(lane)
         gate.leave()
+
+
+def test_a_fork_has_none_of_its_parents_requests():
+    """Those who were in the gate are not in the child's, whose lock nobody holds; and what it leaves that it never entered counts for nothing."""
+    gate = Gate(2)
+    gate.enter("interactive")
+    gate.enter("interactive")
+    with gate._lock:
+        child = os.fork()
+        if not child:  # pragma: no cover  # another process
+            gate.leave()
+            gate.enter("interactive")
+            os._exit(gate.pending)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert gate.pending == 2
+
+
+def test_policies_that_are_made_of_one_share_its_allowance():
+    """Of a Router's many sets of candidates each would else save up hedges of its own."""
+    first = Policy((target("a"),), hedge=Hedge())
+    assert first.allowance is not None
+    assert replace(first, targets=(target("b"),)).allowance is first.allowance
+    assert Policy((target("a"),)).allowance is None
 
 
 def test_a_gate_holds_under_24_threads():
