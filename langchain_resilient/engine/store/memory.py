@@ -146,8 +146,7 @@ class MemoryStore:
             for target in ask.targets:
                 found = self._try(target, ask, now) if not ask.spare else self._try_spare(target, ask, now)
                 if isinstance(found, Ticket):
-                    if ask.patience > 0:
-                        self._leave_lines(ask, now)
+                    self._leave_lines(ask, now)  # at the end of its patience it may be standing in one still
                     # `_replace` would cost as much as half a decision; `passed` is the last field.
                     return Ticket._make((*found[:-1], tuple(refusals))) if refusals else found
                 refusals.append(found)

@@ -198,6 +198,18 @@ def test_a_crowd_beyond_the_limit_is_refused_in_time(world):
     assert w.ask().text == "hello"
 
 
+def test_a_wait_that_just_suffices_leaves_no_place_behind(world):
+    """Who is admitted in the very instant in which its patience ends stands in the line no longer."""
+    w = world(
+        {"a": ["from a"], "b": ["from b"]},
+        [target("a", limits=RateLimits(rpm=6, burst=1, on_limit="wait", max_wait=3.0)), target("b")],
+    )
+    w.ask()
+    w.clock.advance(7.0)
+    assert (w.ask().text, w.clock.sleeps) == ("from a", [3.0])
+    assert w.left_over() == {}
+
+
 def test_a_waiter_gives_up_after_max_wait(world):
     """A place that never becomes free is waited for `max_wait` seconds, then the caller is told."""
     w = world({"a": ["hello"]}, [limited("a", concurrency=1, max_wait=4.0)])
