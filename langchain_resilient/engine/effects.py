@@ -312,6 +312,8 @@ class Detach(NamedTuple):
 
     running: Any
     then: Callable[[Answered | Failed], Plan]
+    ticket: Ticket
+    """The probe's, which is the plan's no longer."""
 
 
 class Abandon(NamedTuple):

@@ -28,7 +28,7 @@ class Attempt(NamedTuple):
 
     provider: str
     kind: str
-    """"ok", or the `ErrorKind` of the failure; "cancelled": another one had answered first."""
+    """"ok", or the `ErrorKind` of the failure; "cancelled": another one had answered first, or its caller went away."""
     seconds: float
     wait: float = 0.0
     """Seconds waited before it: backoff, Retry-After or a rate limit."""
@@ -118,11 +118,13 @@ class Attempted(NamedTuple):
 
     provider: str
     kind: str
-    """"ok", or the `ErrorKind`; "cancelled": another one had answered first."""
+    """"ok", or the `ErrorKind`; "cancelled": another one had answered first, or its caller went away."""
     seconds: float
     first_token: float | None
     usage: Usage | None
     probe: bool
+    cost: float | None = None
+    """US dollars for `usage` by the provider's `price`, whether or not anybody saw the answer; None where either is unknown."""
 
 
 class Retried(NamedTuple):

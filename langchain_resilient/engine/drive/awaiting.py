@@ -13,6 +13,7 @@ from langchain_resilient.engine.drive.common import (
     LEASE,
     RENEW_EVERY,
     Gone,
+    Held,
     OpenStream,
     keep_lease,
     listen,
@@ -45,10 +46,14 @@ async def astream(plan: Plan, hands: AsyncHands) -> AsyncGenerator[Any, None]:
     """Perform a plan in this task; yields what it shows."""
     reply: Any = None
     error: BaseException | None = None
+    held = Held()
     while True:
         try:
             effect = plan.send(reply) if error is None else plan.throw(error)
-        except (StopIteration, Gone):
+        except StopIteration:
+            return
+        except Gone:
+            await _close(held.let_go(hands.store))
             return
         reply = error = None
         if isinstance(effect, Show):
@@ -64,11 +69,17 @@ async def astream(plan: Plan, hands: AsyncHands) -> AsyncGenerator[Any, None]:
             reply = await hands.perform(effect) if at_store is None else at_store(hands.store, effect)
             if isinstance(reply, Later):
                 reply = await reply
+            held.note(effect, reply)
         except GeneratorExit:
             _let_go(plan, hands.store)
             raise
         except BaseException as raised:  # noqa: BLE001  # the plan decides what it means
             error = raised
+
+
+async def _close(streams: list[AwaitedStream]) -> None:
+    for opened in streams:
+        await opened.close()
 
 
 async def arun(plan: Plan, hands: AsyncHands) -> Any:

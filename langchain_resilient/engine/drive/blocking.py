@@ -8,8 +8,16 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
-from langchain_resilient.engine.classify import ErrorKind
-from langchain_resilient.engine.drive.common import AT_STORE, LEASE, RENEW_EVERY, Gone, keep_lease, listen, not_known
+from langchain_resilient.engine.drive.common import (
+    AT_STORE,
+    LEASE,
+    RENEW_EVERY,
+    Gone,
+    Held,
+    keep_lease,
+    listen,
+    not_known,
+)
 from langchain_resilient.engine.drive.threads import THREADS, PumpedStream, Running
 from langchain_resilient.engine.effects import (
     Abandon,
@@ -24,12 +32,9 @@ from langchain_resilient.engine.effects import (
     Pull,
     Race,
     Raced,
-    Report,
-    Settle,
     Show,
     Sleep,
     Store,
-    Ticket,
     Upstream,
 )
 from langchain_resilient.engine.errors import AttemptTimeoutError, LocalFaultError
@@ -40,14 +45,15 @@ def stream(plan: Plan, hands: Hands) -> Generator[Any, None, Any]:
     """Perform a plan in this thread; yields what it shows, returns what it returns."""
     reply: Any = None
     error: BaseException | None = None
-    held = _Held()
+    held = Held()
     while True:
         try:
             effect = plan.send(reply) if error is None else plan.throw(error)
         except StopIteration as done:
             return done.value
         except Gone:
-            held.let_go(hands.store)
+            for opened in held.let_go(hands.store):
+                opened.close()
             return None
         reply = error = None
         try:
@@ -63,36 +69,6 @@ def stream(plan: Plan, hands: Hands) -> Generator[Any, None, Any]:
             error = Gone()
         except BaseException as raised:  # noqa: BLE001  # the plan decides what it means
             error = raised
-
-
-class _Held:
-    """What a plan holds: the garbage collector may close it before its driver, and then only the driver can give that back."""
-
-    __slots__ = ("_streams", "_tickets")
-
-    def __init__(self) -> None:
-        self._tickets: dict[int, Ticket] = {}
-        self._streams: list[PumpedStream] = []
-
-    def note(self, effect: Effect, reply: Any) -> None:
-        """Keep account of one effect."""
-        if isinstance(reply, Ticket):
-            self._tickets[reply.attempt] = reply
-        elif isinstance(effect, Settle):
-            self._tickets.pop(effect.ticket.attempt, None)
-        elif isinstance(effect, Detach):  # a probe that runs on reports its own end
-            self._tickets.pop(effect.running.call.ticket.attempt, None)
-        elif isinstance(reply, Answered):
-            self._streams.append(reply.value)
-        elif isinstance(reply, Raced):
-            self._streams += [fate.value for fate in reply.fates if isinstance(fate, Answered)]
-
-    def let_go(self, store: Store) -> None:
-        """Give back what is left; it has been given back already if the plan was there to do it."""
-        for ticket in self._tickets.values():
-            store.settle(ticket, Report(ErrorKind.CANCELLED))
-        for opened in self._streams:
-            opened.close()
 
 
 def run(plan: Plan, hands: Hands) -> Any:

@@ -5,7 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from langchain_resilient.engine.effects import Admit, Bury, Effect, Leave, Look, Opened, Place, Pull, Settle, Store
+from langchain_resilient.engine.classify import ErrorKind
+from langchain_resilient.engine.effects import (
+    Admit,
+    Answered,
+    Bury,
+    Detach,
+    Effect,
+    Leave,
+    Look,
+    Opened,
+    Place,
+    Pull,
+    Raced,
+    Report,
+    Settle,
+    Store,
+    Ticket,
+)
 from langchain_resilient.engine.policy import Clock
 
 
@@ -46,6 +63,33 @@ def keep_lease(store: Store, clock: Clock, stream: OpenStream, pull: Pull) -> No
     if pull.ticket.leased and (now := clock.now()) >= stream.renew_at:
         store.renew(pull.ticket, pull.limit + LEASE)
         stream.renew_at = now + RENEW_EVERY
+
+
+class Held:
+    """What a plan holds: the garbage collector may close it before its driver, and then only the driver can give that back."""
+
+    __slots__ = ("_streams", "_tickets")
+
+    def __init__(self) -> None:
+        self._tickets: dict[int, Ticket] = {}
+        self._streams: list[Any] = []
+
+    def note(self, effect: Effect, reply: Any) -> None:
+        """Keep account of one effect."""
+        if isinstance(reply, Ticket):
+            self._tickets[reply.attempt] = reply
+        elif isinstance(effect, Settle | Detach):  # a probe that runs on reports its own end
+            self._tickets.pop(effect.ticket.attempt, None)
+        elif isinstance(reply, Answered):
+            self._streams.append(reply.value)
+        elif isinstance(reply, Raced):
+            self._streams += [fate.value for fate in reply.fates if isinstance(fate, Answered)]
+
+    def let_go(self, store: Store) -> list[Any]:
+        """Settle what is left, which is nothing if the plan was there to do it; returns the streams, to be closed."""
+        for ticket in self._tickets.values():
+            store.settle(ticket, Report(ErrorKind.CANCELLED))
+        return self._streams
 
 
 class OpenStream:

@@ -229,6 +229,8 @@ class OpenTelemetryObserver:
                 instruments.tokens.record(
                     getattr(event.usage, direction), {**attributes, "gen_ai.token.type": direction}
                 )
+        if event.cost:
+            instruments.counters["cost_usd"].add(event.cost, _ours({"provider": event.provider}))
         if self._tracer is not None:
             self._span(self._tracer, event, attributes)
 
@@ -256,12 +258,11 @@ class OpenTelemetryObserver:
             return
         answered_by = _ours({"provider": decision.provider})
         self._instruments.request_seconds.record(decision.seconds, answered_by)
-        self._instruments.user_wait.record(decision.user_wait, answered_by)
+        if decision.lane == "interactive":
+            self._instruments.user_wait.record(decision.user_wait, answered_by)
         if decision.fallback:
             moved = {"from_provider": decision.first_choice, "to_provider": decision.provider}
             counters["fallback"].add(1, _ours(moved))
-        if decision.cost:
-            counters["cost_usd"].add(decision.cost, _ours({"provider": decision.provider}))
         waited = sum([attempt.wait for attempt in decision.attempts])
         if waited:
             self._instruments.waits.record(waited)

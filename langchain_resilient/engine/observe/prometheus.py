@@ -21,15 +21,13 @@ from langchain_resilient.engine.observe.rows import KINDS, OTHER, OUTCOMES, rows
 class _Answers:
     """The children that every answer of one provider counts in."""
 
-    __slots__ = ("attempts", "first_token", "input", "latency", "output", "requests", "seconds", "user_wait")
+    __slots__ = ("attempts", "first_token", "latency", "requests", "seconds", "user_wait")
 
     def __init__(self, metrics: Metrics, provider: str) -> None:
         counters = metrics.counters
         self.attempts = counters["attempts"].labels(provider, "ok")
         self.latency = metrics.latency.labels(provider)
         self.first_token = metrics.first_token.labels(provider)
-        self.input = counters["tokens"].labels(provider, "input")
-        self.output = counters["tokens"].labels(provider, "output")
         self.requests = counters["requests"].labels("answered", provider)
         self.seconds = metrics.request_seconds.labels(provider)
         self.user_wait = metrics.user_wait.labels(provider)
@@ -75,18 +73,20 @@ class PrometheusObserver:
 
     def _attempted(self, event: Attempted) -> None:
         provider = event.provider
-        if event.kind != "ok":
+        if event.kind == "ok":
+            answers = self._answers.get(provider) or self._first_answer(provider)
+            answers.attempts.inc()
+            answers.latency.observe(event.seconds)
+            if event.first_token is not None:
+                answers.first_token.observe(event.first_token)
+        else:
             self._child("attempts", provider, KINDS.get(event.kind, OTHER)).inc()
-            return
-        answers = self._answers.get(provider) or self._first_answer(provider)
-        answers.attempts.inc()
-        answers.latency.observe(event.seconds)
-        if event.first_token is not None:
-            answers.first_token.observe(event.first_token)
         usage = event.usage
         if usage is not None:
-            answers.input.inc(usage.input)
-            answers.output.inc(usage.output)
+            self._child("tokens", provider, "input").inc(usage.input)
+            self._child("tokens", provider, "output").inc(usage.output)
+        if event.cost:
+            self._child("cost_usd", provider).inc(event.cost)
 
     def _decided(self, event: Decided) -> None:
         decision = event.decision
@@ -96,11 +96,10 @@ class PrometheusObserver:
         answers = self._answers.get(decision.provider) or self._first_answer(decision.provider)
         answers.requests.inc()
         answers.seconds.observe(decision.seconds)
-        answers.user_wait.observe(decision.user_wait)
+        if decision.lane == "interactive":
+            answers.user_wait.observe(decision.user_wait)
         if decision.fallback:
             self._child("fallback", decision.first_choice, decision.provider).inc()
-        if decision.cost:
-            self._child("cost_usd", decision.provider).inc(decision.cost)
         waited = sum([attempt.wait for attempt in decision.attempts])
         if waited:
             self._metrics.waits.observe(waited)

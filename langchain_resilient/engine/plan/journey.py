@@ -68,7 +68,6 @@ class Journey:
     """How often it has waited for a provider that failed already."""
     waited = 0.0
     """Seconds, since the last attempt."""
-    phase: Phase = "closed"
     first_token: float | None = None
     """Seconds until the first chunk was shown."""
     decision: Decision | None = None
@@ -114,6 +113,10 @@ class Journey:
         """The chunks that the caller has seen."""
         self.sent: dict[int, float] = {}
         """When each attempt was made."""
+        self.noted: set[int] = set()
+        """The attempts that the record tells of."""
+        self.phases: dict[str, Phase] = {}
+        """Each provider's circuit after its last report."""
         self.begun: dict[int, Begun] = {}
         """How an attempt was told to go on with what was shown."""
         self.loose: list[Any] = []
@@ -232,6 +235,7 @@ class Journey:
     def note(self, ticket: Ticket, kind: str, seconds: float, failure: Failure | None = None) -> None:
         """Remember an attempt's end."""
         self.asked(ticket)
+        self.noted.add(ticket.attempt)
         limit, status = (None, None) if failure is None else (failure.limit, failure.status)
         word = str(kind)  # a plain word to print, not an enum's member
         changed = self.request.upstream.changes(ticket.target)
@@ -240,14 +244,20 @@ class Journey:
         )
         self.waited = 0.0
 
-    def mend(self, ticket: Ticket, kind: str, failure: Failure, seconds: float) -> None:
-        """Correct an attempt's end: its stream broke after its first content had come."""
+    def mend(self, ticket: Ticket, kind: str, seconds: float, failure: Failure | None = None) -> None:
+        """Correct an attempt's end: it was noted when its stream's first content had come."""
         name = ticket.target.name
         last = max(place for place, attempt in enumerate(self.attempts) if attempt.provider == name)
-        mended = self.attempts[last]._replace(
-            kind=str(kind), seconds=seconds, limit=failure.limit, status=failure.status
-        )
-        self.attempts[last] = mended
+        limit, status = (None, None) if failure is None else (failure.limit, failure.status)
+        self.attempts[last] = self.attempts[last]._replace(kind=str(kind), seconds=seconds, limit=limit, status=status)
+
+    def attempted(
+        self, ticket: Ticket, kind: str, seconds: float, first_token: float | None = None, usage: Usage | None = None
+    ) -> None:
+        """Tell observers how an attempt ended, and what it cost whoever's answer was shown."""
+        target = ticket.target
+        cost = None if usage is None or target.price is None else target.price.of(usage)
+        self.policy.observe(Attempted(target.name, kind, seconds, first_token, usage, ticket.probe, cost))
 
     def failed_at(self, target: Target, error: Exception, failure: Failure, settled: Settled) -> None:
         """Remember a failure, for where to go next and for what the caller is to see in the end."""
@@ -272,18 +282,38 @@ class Journey:
         self.shown.append(chunk)
 
     def cancelled(self, ticket: Ticket, seconds: float) -> None:
-        """Remember and tell that an attempt was cancelled, as another one had answered."""
+        """Remember and tell that an attempt was cancelled."""
         self.note(ticket, ErrorKind.CANCELLED, seconds)
-        self.policy.observe(Attempted(ticket.target.name, str(ErrorKind.CANCELLED), seconds, None, None, ticket.probe))
+        self.attempted(ticket, str(ErrorKind.CANCELLED), seconds)
+
+    def given_up(self, ticket: Ticket) -> None:
+        """Remember and tell that its caller went away from an attempt that was made."""
+        self.asked(ticket)
+        sent = self.sent.get(ticket.attempt)
+        if sent is None:
+            return
+        seconds = self.policy.clock.now() - sent
+        if ticket.attempt in self.noted:  # its stream had begun
+            self.attempted(ticket, str(ErrorKind.CANCELLED), seconds)
+        else:
+            self.cancelled(ticket, seconds)
+
+    def leave(self) -> None:
+        """Close the record of a request whose caller is gone, without a word to the store; it may be closed already."""
+        if self.decision is not None:
+            return
+        for ticket in self.open:
+            self.given_up(ticket)
+        self.decide("cancelled")
 
     def answered(self, ticket: Ticket, seconds: float, first_token: float | None, usage: Usage | None) -> None:
         """Remember and tell that an attempt answered."""
         self.note(ticket, "ok", seconds)
-        self.policy.observe(Attempted(ticket.target.name, "ok", seconds, first_token, usage, ticket.probe))
+        self.attempted(ticket, "ok", seconds, first_token, usage)
 
-    def tell(self, settled: Settled) -> None:
+    def tell(self, target: Target, settled: Settled) -> None:
         """Keep the circuit's state for the record, and tell observers what a report changed."""
-        self.phase = settled.phase
+        self.phases[target.name] = settled.phase
         for change in settled.changes:
             self.policy.observe(change)
 
@@ -301,8 +331,8 @@ class Journey:
         self.decision = decision = Decision(
             request.id, None if provider is None else provider.name, self.preferred.name, outcome,
             self.policy.clock.now() - self.started, self.first_token, tuple(self.attempts), self.not_tried(),
-            self.phase, provider is not None and provider.name != self.preferred.name, self.usage,
-            None if self.usage is None else self.cost, request.stream, request.lane, request.tenant, self.continued, self.hedged,
+            self.phases.get((provider or self.failed).name, "closed"), provider is not None and provider.name != self.preferred.name, self.usage,
+            None if self.usage is None else self.cost, request.stream and not request.whole, request.lane, request.tenant, self.continued, self.hedged,
         )  # fmt: skip
         self.policy.observe(Decided(decision))
         if request.told is not None:

@@ -77,9 +77,9 @@ def _hedge(journey: Journey, ticket: Ticket) -> Generator[Any, Any, Won | None]:
     raced = yield Race((journey.call(beside),), raced.running)
     won = yield from _decide(journey, (ticket, beside), raced)
     asked = [one.provider for one in journey.attempts[attempts:] if one.provider != ticket.target.name]
-    if asked:
-        journey.policy.observe(Hedged(asked[0], ticket.target.name, won is not None and won[0] is not ticket))
-    else:  # whoever was to be asked is no candidate
+    for name in asked:
+        journey.policy.observe(Hedged(name, ticket.target.name, won is not None and won[0].target.name == name))
+    if not asked:  # whoever was to be asked is no candidate
         journey.hedged = hedged_before
     return won
 
@@ -172,7 +172,7 @@ def _beside(
 def _lose(journey: Journey, runner: Ticket, running: Any, *, late: bool = False) -> Plan:
     if runner.raced:
         journey.asked(runner)
-        yield Detach(running, partial(_late, journey.policy, journey.request, runner))
+        yield Detach(running, partial(_late, journey.policy, journey.request, runner), runner)
         journey.loose.remove(running)
         journey.open.remove(runner)
         return
@@ -181,7 +181,7 @@ def _lose(journey: Journey, runner: Ticket, running: Any, *, late: bool = False)
     journey.cancelled(runner, silent)
     settled = yield Settle(runner, NEUTRAL._replace(outrun=silent) if late else NEUTRAL)
     journey.open.remove(runner)
-    journey.tell(settled)
+    journey.tell(runner.target, settled)
 
 
 def _late(policy: Policy, request: Request, ticket: Ticket, fate: Answered | Failed) -> Plan:

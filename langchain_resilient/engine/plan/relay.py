@@ -22,7 +22,7 @@ from typing import Any
 from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.effects import Abandon, Answered, End, Failed, Plan, Pull, Report, Settle, Show, Ticket
 from langchain_resilient.engine.errors import TruncatedStreamError
-from langchain_resilient.engine.events import Attempted, Continued, StreamInterrupted, Usage
+from langchain_resilient.engine.events import Continued, StreamInterrupted, Usage
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 from langchain_resilient.engine.plan.telling import Joint, Kept, Telling, Unheard, Whole
 from langchain_resilient.engine.plan.verdict import over
@@ -89,7 +89,7 @@ def _to_its_end(
 ) -> Generator[Any, Any, Failed | None]:
     """Show a stream chunk by chunk; what broke it, if it does not end well."""
     upstream, clock, idle = journey.request.upstream, journey.policy.clock, ticket.target.idle
-    waited = 0.0
+    waited, take = 0.0, _heard(seen, telling)
     ahead = iter(stream.head)
     while True:
         chunk = next(ahead, None)
@@ -107,7 +107,7 @@ def _to_its_end(
                     break  # it had said all, and that it had
                 return chunk
             waited = 0.0 if upstream.has_content(chunk) else waited + took
-        failed = yield from _show(journey, _heard(seen, telling), chunk)
+        failed = yield from _show(journey, take, chunk)
         if failed is not None:
             return failed
     if seen.finish_reason is None and journey.always_finishes(ticket):
@@ -157,19 +157,20 @@ def hear_out(journey: Journey, ticket: Ticket, answered: Answered) -> Plan:
 
 
 def _settle_end(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen) -> Plan:
-    policy, whole = journey.policy, journey.request.whole
-    policy.observe(Attempted(ticket.target.name, "ok", seen.seconds, answered.seconds, seen.usage, ticket.probe))
+    whole = journey.request.whole
+    journey.attempted(ticket, "ok", seen.seconds, answered.seconds, seen.usage)
     finished = seen.finish_reason is not None
     settled = yield Settle(
         ticket, Report(None, seen.seconds, answered.seconds, usage=seen.usage, finished=finished, whole=whole)
     )
     journey.open.remove(ticket)
     journey.loose.remove(answered.value)
-    journey.tell(settled)
+    journey.tell(ticket.target, settled)
 
 
 def _ended(journey: Journey, ticket: Ticket, answered: Answered, seen: Seen) -> Plan:
     yield from _settle_end(journey, ticket, answered, seen)
+    journey.mend(ticket, "ok", seen.seconds)
     journey.use(ticket.target, seen.usage)
     journey.decide("answered", provider=ticket.target)
 
@@ -194,10 +195,10 @@ def _settle_break(journey: Journey, ticket: Ticket, answered: Answered, seen: Se
     kind = failure.kind
     if kind in CUT and failure.limit != "deadline":
         failure = failure._replace(kind=ErrorKind.STREAM_INTERRUPTED)
-    journey.mend(ticket, kind, failure, seen.seconds)
+    journey.mend(ticket, kind, seen.seconds, failure)
     if failure.kind in PROVIDERS_OWN:
         policy.last_errors[target.name] = failed.error
-    policy.observe(Attempted(target.name, kind, seen.seconds, answered.seconds, seen.usage, ticket.probe))
+    journey.attempted(ticket, kind, seen.seconds, answered.seconds, seen.usage)
     policy.observe(StreamInterrupted(target.name, kind, shown=bool(journey.shown)))
     report = Report(
         failure.kind,
@@ -211,4 +212,4 @@ def _settle_break(journey: Journey, ticket: Ticket, answered: Answered, seen: Se
     settled = yield Settle(ticket, report)
     journey.open.remove(ticket)
     journey.failed_at(target, failed.error, failure, settled)
-    journey.tell(settled)
+    journey.tell(ticket.target, settled)

@@ -17,7 +17,7 @@ from langchain_resilient.engine.errors import (
     StreamInterruptedError,
     TruncatedStreamError,
 )
-from langchain_resilient.engine.events import Attempted, RateLimited, StreamInterrupted
+from langchain_resilient.engine.events import RateLimited, StreamInterrupted
 from langchain_resilient.engine.plan.journey import PROVIDERS_OWN, Journey
 
 NEUTRAL = Report(ErrorKind.CANCELLED)
@@ -43,7 +43,7 @@ def settle(
     journey.answered(ticket, fate.seconds, None, usage)
     settled = yield Settle(ticket, Report(None, fate.seconds, usage=usage, headroom=headroom))
     journey.open.remove(ticket)
-    journey.tell(settled)
+    journey.tell(ticket.target, settled)
     journey.policy.last_errors.pop(target.name, None)
     if not beaten:
         journey.use(target, usage)
@@ -61,7 +61,7 @@ def _settle_opening(
         yield from close(journey, fate.value)
         yield from _settle_failure(journey, ticket, Failed(broken, fate.seconds))
         return None
-    journey.tell((yield Opened(ticket, fate.seconds)))
+    journey.tell(ticket.target, (yield Opened(ticket, fate.seconds)))
     journey.policy.last_errors.pop(ticket.target.name, None)
     if not beaten:
         journey.note(ticket, "ok", fate.seconds)
@@ -70,7 +70,7 @@ def _settle_opening(
     journey.answered(ticket, fate.seconds, fate.seconds, None)
     settled = yield Settle(ticket, NEUTRAL)
     journey.open.remove(ticket)
-    journey.tell(settled)
+    journey.tell(ticket.target, settled)
     return ticket, fate
 
 
@@ -106,14 +106,14 @@ def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
         failure = failure._replace(kind=ErrorKind.LOCAL)
     if failure.kind in PROVIDERS_OWN:
         policy.last_errors[target.name] = error
-    policy.observe(Attempted(target.name, failure.kind, fate.seconds, None, None, ticket.probe))
+    usage = error.usage if isinstance(error, InvalidOutputError) else None  # a whole answer, and used up as one
+    journey.attempted(ticket, failure.kind, fate.seconds, None, usage)
     if failure.kind is ErrorKind.RATE_LIMITED:
         source = "provider" if failure.status is not None else "client"
         policy.observe(RateLimited(target.name, source, "429" if failure.status is not None else "own limiter"))
     shown = isinstance(error, StreamInterruptedError)  # of an agent's handler, which shows its stream itself
     if shown or failure.kind is ErrorKind.STREAM_INTERRUPTED:
         policy.observe(StreamInterrupted(target.name, failure.kind, shown=shown))
-    usage = error.usage if isinstance(error, InvalidOutputError) else None  # a whole answer, and used up as one
     report = Report(
         failure.kind,
         fate.seconds,
@@ -127,7 +127,7 @@ def _settle_failure(journey: Journey, ticket: Ticket, fate: Failed) -> Plan:
     settled = yield Settle(ticket, report)
     journey.open.remove(ticket)
     journey.failed_at(target, error, failure, settled)
-    journey.tell(settled)
+    journey.tell(ticket.target, settled)
 
 
 def _strike_off(journey: Journey, ticket: Ticket) -> Plan:
@@ -135,13 +135,13 @@ def _strike_off(journey: Journey, ticket: Ticket) -> Plan:
     settled = yield Settle(ticket, NEUTRAL._replace(never_sent=True))
     journey.open.remove(ticket)
     journey.strike_off(ticket.target)
-    journey.tell(settled)
+    journey.tell(ticket.target, settled)
 
 
 def release(journey: Journey) -> Plan:
     """Give back all that a journey holds, as its caller is gone."""
     for ticket in journey.open:
-        journey.asked(ticket)
+        journey.given_up(ticket)
         yield Settle(ticket, NEUTRAL)
     if journey.place is not None:
         yield Leave(journey.place)

@@ -50,22 +50,22 @@ def answer(request: Request, policy: Policy) -> Plan:
                 if (yield from relay(journey, ticket, answered)):
                     return journey.value
             ticket = yield from next_place(journey)
-    except GeneratorExit:
+    except GeneratorExit:  # the collector was here before the driver, who gives back what is held
+        journey.leave()
         raise
     except BaseException as error:
         yield from release(journey)
         if journey.decision is None:
-            journey.decide(_OUTCOMES.get(type(error)) or _unforeseen(journey, error))
+            journey.decide(_OUTCOMES.get(type(error)) or ("failed" if _is_fault(journey, error) else "cancelled"))
         yield from keep(journey, error)
         raise
     finally:
         policy.gate.leave()
 
 
-def _unforeseen(journey: Journey, error: BaseException) -> str:
-    """The caller goes away, or something is wrong that no plan knows of."""
-    failed = isinstance(error, Exception) and journey.classify(error).kind is not ErrorKind.CANCELLED
-    return "failed" if failed else "cancelled"
+def _is_fault(journey: Journey, error: BaseException) -> bool:
+    """Whether something is wrong that no plan knows of; else the caller is going away."""
+    return isinstance(error, Exception) and journey.classify(error).kind is not ErrorKind.CANCELLED
 
 
 def _enter(journey: Journey) -> None:

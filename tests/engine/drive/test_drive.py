@@ -28,6 +28,7 @@ from langchain_resilient.engine.drive import (
 from langchain_resilient.engine.drive.threads import READ_AHEAD, THREADS
 from langchain_resilient.engine.effects import Abandon, Call, Place, Race, Request, Sleep
 from langchain_resilient.engine.errors import AttemptTimeoutError, LocalFaultError, StreamInterruptedError
+from langchain_resilient.engine.events import Attempted, Decided
 from langchain_resilient.engine.plan import answer
 from langchain_resilient.engine.policy import Policy, SystemClock, Timeouts
 from langchain_resilient.engine.quota import RateLimits
@@ -660,6 +661,33 @@ def test_a_sync_stream_dropped_by_its_reader_is_closed():
     gc.collect()
     assert until(lambda: setting.upstream.closed == ["a"])
     assert left_over(setting.store) == {}
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+async def test_a_stream_dropped_within_a_cycle_is_told_and_given_back(colour):
+    """The collector closes the plan before its driver: what is held is given back all the same, and the request has its record."""
+    setting = Setting(a=(0.0, TEXT))
+    cycle = {}
+    cycle["self"] = cycle
+    if colour == "sync":
+        cycle["stream"] = setting.stream()
+        next(cycle["stream"])
+    else:
+        cycle["stream"] = setting.astream()
+        await anext(cycle["stream"])
+    del cycle
+    gc.collect()
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if setting.upstream.closed == ["a"] and left_over(setting.store) == {}:
+            break
+    assert (setting.upstream.closed, left_over(setting.store)) == (["a"], {})
+    told = [event for event in setting.events if isinstance(event, Attempted | Decided)]
+    assert [(type(event).__name__, getattr(event, "kind", None)) for event in told] == [
+        ("Attempted", "cancelled"),
+        ("Decided", None),
+    ]
+    assert told[1].decision.outcome == "cancelled"
 
 
 async def test_a_cancelled_async_stream_is_closed():

@@ -146,7 +146,7 @@ def test_providers_have_the_conventions_names(provider, who, model):
     [
         (decision(), "requests", {"outcome": "answered", "provider": GPT}, 1),
         (decision(provider=None, outcome="refused"), "requests", {"outcome": "refused", "provider": "none"}, 1),
-        (decision(cost=0.25), "cost_usd", {"provider": GPT}, 0.25),
+        (Attempted(GPT, "ok", 1.0, None, Usage(10, 20), False, 0.25), "cost_usd", {"provider": GPT}, 0.25),
         (decision(fallback=True, first_choice="b"), "fallback", {"from_provider": "b", "to_provider": GPT}, 1),
         (Retried(GPT, "timeout", 0.5), "retries", {"provider": GPT, "kind": "timeout"}, 1),
         (FellBack("a", "b", "timeout"), "fallbacks", {"from_provider": "a", "to_provider": "b", "kind": "timeout"}, 1),
@@ -194,11 +194,11 @@ def test_our_own_names_mean_what_prometheuss_mean(metered, observe, event, name,
 def test_requests_are_timed(metered, observe):
     """Answered ones, and what they waited."""
     observe(decision(attempts=(Attempt(GPT, "timeout", 1.0, 0.5), Attempt(GPT, "ok", 1.0, 3.0))))
-    observe(decision(first_token=0.5))
+    observe(decision(first_token=0.5, lane="interactive"))
     observe(decision(provider=None, outcome="failed"))
     found = metered.read()
     assert [point.sum for _, point in found["llm_resilient.request.duration"]] == [4.0]
-    assert [point.sum for _, point in found["llm_resilient.user_wait.duration"]] == [2.5]
+    assert [point.sum for _, point in found["llm_resilient.user_wait.duration"]] == [0.5]
     assert [point.sum for _, point in found["llm_resilient.wait.duration"]] == [3.5]
 
 

@@ -306,10 +306,10 @@ def test_a_third_is_as_well_and_as_paid_for_as_the_second(world):
 
 
 def test_a_third_that_wins_is_a_hedge_that_won(world):
-    """The event tells that somebody else was faster than the late one."""
+    """Each who was asked beside the late one is told of, and who of them was faster."""
     w = hedging(world, {"a": [says("late", 9.0)], "b": [status(503)], "c": [says("from c", 0.5)]})
     assert w.ask(stream=True).text == "from c"
-    assert w.told(Hedged) == [Hedged("b", "a", won=True)]
+    assert w.told(Hedged) == [Hedged("b", "a", won=False), Hedged("c", "a", won=True)]
 
 
 def test_one_that_was_outrun_comes_back_where_nobody_streams_any_more(world):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from langchain_resilient.engine.backoff import Retry
+from langchain_resilient.engine.errors import InvalidOutputError
 from langchain_resilient.engine.events import (
     AdmissionRefused,
     Admitted,
@@ -189,6 +190,61 @@ def test_cost_is_unknown_without_price_or_usage(world):
     assert w.ask().decision.cost is None
     w = world({"a": [Chunk("hello", usage=Usage(1, 1))]})
     assert w.ask().decision.cost is None
+
+
+PRICED = [target("a", price=Price(10.0, 10.0)), target("b", price=Price(1.0, 1.0))]
+
+
+def test_each_attempt_tells_what_it_cost(world):
+    """By its own provider's price, whether its answer was seen or not: of two legs of one answer each has its own."""
+    broken = (Chunk("one ", usage=Usage(1000, 0)), Chunk("two ", usage=Usage(0, 100)), status(500))
+    w = world({"a": [broken], "b": [(Chunk("three", usage=Usage(100, 10)), Chunk(finish="stop"))]}, PRICED)
+    decision = w.ask(stream=True).decision
+    assert [(one.provider, one.usage, one.cost) for one in w.told(Attempted)] == [
+        ("a", Usage(1000, 100), pytest.approx(0.011)),
+        ("b", Usage(100, 10), pytest.approx(0.00011)),
+    ]
+    assert decision.cost == pytest.approx(0.01111)
+
+
+def test_what_an_unreadable_answer_used_is_told(world):
+    """It was paid for."""
+    unread = InvalidOutputError("no JSON", usage=Usage(1000, 500))
+    w = world({"a": [unread], "b": ["hello"]}, PRICED)
+    w.ask()
+    assert (w.told(Attempted)[0].usage, w.told(Attempted)[0].cost) == (Usage(1000, 500), pytest.approx(0.015))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_stream_s_attempt_takes_until_its_end(world, whole):
+    """On record as in its event; and an answer that was streamed inside alone is no stream to its caller."""
+    chunks = (Chunk("x"), Chunk("y", after=4.0), Chunk(finish="stop"))
+    w = world({"a": [Step(chunks, 1.0)]})
+    decision = w.ask(stream=True, whole=whole).decision
+    assert decision.attempts == (Attempt("a", "ok", 5.0),)
+    assert (w.told(Attempted)[0].seconds, decision.stream) == (5.0, not whole)
+
+
+def test_the_circuit_on_record_is_the_answering_providers(world):
+    """Not that of a loser whose end was reported later."""
+    w = world({"a": ["from a"], "b": [Step("from b", 5.0)]})
+    w.open("a", seconds=61.0)
+    decision = w.ask().decision
+    assert (decision.provider, decision.circuit) == ("a", w.circuit("a"))
+    assert decision.circuit == "half_open"
+
+
+def test_an_attempt_whose_caller_went_away_is_told(world):
+    """A stream that was closed, and a call that was cancelled: each admitted attempt ends as an Attempted."""
+    w = world({"a": [(Chunk("one"), Chunk("two", after=1.0), Chunk(finish="stop"))]})
+    decision = w.ask(stream=True, keep=1).decision
+    assert [(one.provider, one.kind) for one in w.told(Attempted)] == [("a", "cancelled")]
+    assert decision.outcome == "cancelled"
+    w = world({"a": ["hello"]})
+    w.interrupt = (1, KeyboardInterrupt())
+    decision = w.ask().decision
+    assert [one.kind for one in decision.attempts] == [one.kind for one in w.told(Attempted)]
+    assert decision.outcome == "cancelled" and len(w.told(Admitted)) == len(w.told(Attempted))
 
 
 def test_latency_routing_sticks_to_its_last_choice(world):

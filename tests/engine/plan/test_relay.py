@@ -235,7 +235,7 @@ def test_closing_a_stream_early_is_neutral_and_closes_it_upstream(world):
     assert w.upstream.all_closed()
     assert w.upstream.closed == ["a"]
     assert (w.status("a")["failures_in_a_row"], w.left_over()) == (0, {})
-    assert w.told(Attempted) == []
+    assert [(one.kind, one.usage) for one in w.told(Attempted)] == [("cancelled", None)]
 
 
 def test_an_interrupt_of_the_graph_inside_a_stream_passes_unharmed(world):
