@@ -97,6 +97,12 @@ class Watching(NamedTuple):
     """Requests of this model that wait or run; None once the model is gone."""
     mode: Callable[[str], str | None] = lambda _: None
     """How a provider's circuit is set aside by hand ("forced_open", "disabled", "metrics_only"), by provider; None: it rules."""
+    phase: Callable[[str], str] = lambda _: "closed"
+    """A provider's circuit ("closed", "half_open", "open"), by provider, as far as this process knows: without a round trip."""
+    store: str = ""
+    """The shared store, as `StoreDegraded` names it; "": there is none."""
+    alone: Callable[[], bool] = lambda: False
+    """Whether the shared store can't be reached now, as far as this process knows."""
 
 
 class Admitted(NamedTuple):
@@ -202,6 +208,8 @@ class StoreDegraded(NamedTuple):
 
     degraded: bool
     reason: str
+    store: str = ""
+    """Which one: its servers and the namespace, without users and passwords."""
 
 
 class Decided(NamedTuple):

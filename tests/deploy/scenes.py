@@ -31,7 +31,8 @@ BUSY = 8.0
 """Questions a second where an alert's share needs traffic."""
 QUIET = 2.0
 """Where it must have too little: with this rate an application has half of the 20 that a share wants."""
-PROBING = Circuit(recovery_timeout=1.0)
+PROBING = Circuit(recovery_timeout=1.0, recovery_cap=10.0)
+"""Probes within the scaled window for which an open circuit counts, as the defaults' are within the shipped one."""
 NEVER_OPENS = Circuit(failure_threshold=1_000_000, failure_rate=1.0, minimum_calls=1_000_000)
 SLOW = 10.5
 """Seconds: over the threshold of the p99, which no scaling changes."""

@@ -31,19 +31,23 @@ class Audience(Fanout):
 
     def __init__(self, clock: Clock, given: Sequence[Any]) -> None:
         super().__init__([LogObserver(clock.now), CaptureObserver(), *map(observer_of, given)])
-        self._known: set[str] = set()
+        self._known: dict[str, Target] = {}
 
     def watch(self, store: Any, targets: Sequence[Target], gate: Gate) -> None:
         """From now on hear what the store learns of these targets elsewhere, and tell what may be read of them while the gate lives.
 
-        Told once of each; requests in the gate are told with the first, lest they be counted again with each that comes up later.
+        Told once of each name, and read where it is now: a Router's deployment may move. Requests in the gate are told with the first, lest
+        they be counted again with each that comes up later.
         """
-        new = {target.name: target for target in targets if target.name not in self._known}
-        if not new:
+        known = self._known
+        fresh = {target.name: target for target in targets if _moved(known.get(target.name), target)}
+        if not fresh:
             return
-        store.listen(self, list(new.values()))
-        first, living = not self._known, weakref.ref(gate)
-        self._known.update(new)
+        store.listen(self, list(fresh.values()))
+        first, names, living = not known, tuple(name for name in fresh if name not in known), weakref.ref(gate)
+        known.update(fresh)
+        if not names:
+            return
 
         def pending() -> int | None:
             lives = living()
@@ -51,4 +55,13 @@ class Audience(Fanout):
                 return None
             return lives.pending if first else 0
 
-        self(Watching(tuple(new), lambda name: store.budget(new[name]), pending, lambda name: store.mode(new[name])))
+        self(
+            Watching(
+                names, lambda name: store.budget(known[name]), pending, lambda name: store.mode(known[name]),
+                lambda name: store.phase(known[name]), store.place, store.is_alone,
+            )
+        )  # fmt: skip
+
+
+def _moved(before: Target | None, target: Target) -> bool:
+    return before is None or (before.route, before.account) != (target.route, target.account)

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, valu
 from prometheus_client.metrics import MetricWrapperBase
 
 from langchain_resilient.engine.errors import SettingsError, require
-from langchain_resilient.engine.events import CircuitChanged, Event, LettersWatched, Watching
+from langchain_resilient.engine.events import Event, LettersWatched, Watching
 from langchain_resilient.engine.observe.levels import DEPTHS, GAUGES, Levels
 from langchain_resilient.engine.observe.rows import COUNTERS
 
@@ -88,7 +88,7 @@ class Metrics:
         )
         self.user_wait = histogram(
             f"{PREFIX}user_wait_seconds",
-            "Seconds to the first of a stream, or to the whole answer, over all attempts and waits",
+            "Seconds of interactive requests to the first of a stream, or to the whole answer, over all attempts and waits",
             "provider",
         )
         self.first_token = histogram(
@@ -132,10 +132,9 @@ class Metrics:
         """Take note of what is so now, as `Levels.heard`, and show each provider and place for letters that is known."""
         levels = self.levels
         counted = levels.heard(event)
-        if isinstance(event, CircuitChanged | Watching):
-            for provider in levels.circuits:
-                self.follow(partial(levels.state, provider), "circuit_state", provider)
+        if isinstance(event, Watching):
             for provider in levels.watched:
+                self.follow(partial(levels.state, provider), "circuit_state", provider)
                 self.follow(partial(levels.mode, provider), "circuit_mode", provider)
                 self.follow(partial(levels.budget, provider), "retry_budget", provider)
         elif isinstance(event, LettersWatched):
@@ -163,8 +162,6 @@ class Metrics:
         pid = os.getpid()
         if pid == self._pid:
             return
-        if self._pid != -1:
-            self.levels.degraded = 0  # a fork asks its store anew, and tells if it can't be reached
         self._pid = pid
         self.refresh(letters=False)
         thread = threading.Thread(target=self._keep_fresh, name="langchain-resilient-gauges", daemon=True)

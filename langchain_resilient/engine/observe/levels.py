@@ -1,7 +1,8 @@
 """What is so at the moment, over all models that share one set of metrics: for gauges.
 
 Rules of this file: it imports no system of metrics. What models and places for letters give to be read is read when somebody asks, never
-kept up to date on a request's path; whoever is gone is forgotten when somebody new comes, as it may be that nobody ever asks.
+kept up to date on a request's path, nor remembered of events: of those only one who hears all could tell what is so. Whoever is gone is
+forgotten when somebody new comes, as it may be that nobody ever asks.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from langchain_resilient.engine.budget import FULL
 from langchain_resilient.engine.events import (
     CircuitChanged,
     Event,
@@ -26,6 +28,9 @@ from langchain_resilient.engine.store.forks import tell_of_forks
 LOGGER = logging.getLogger("langchain_resilient")
 STATES = {"closed": 0, "half_open": 1, "open": 2}
 MODES = {None: 0, "metrics_only": 1, "disabled": 2, "forced_open": 3}
+LEFT_BEHIND = 600.0
+"""Seconds for which the last model of a provider is read after it was made, though none lives: where each request makes a model of its own,
+none may live when somebody asks."""
 DEPTHS = ("waiting", "claimed", "parked", "spooled")
 LETTERS_KEPT = 5.0
 """Seconds for which a count of letters is good enough: it may cost a read of a file, or a round trip."""
@@ -36,11 +41,11 @@ COUNTER = "langchain-resilient-counter"
 Counted = tuple[int, int, int, int, float | None]
 
 GAUGES = {
-    "circuit_state": "0 closed, 1 half-open, 2 open or forced open",
+    "circuit_state": "0 closed or disabled, 1 half-open, 2 open or forced open",
     "circuit_mode": "0 the circuit rules; set aside by hand: 1 metrics only, 2 disabled, 3 forced open",
     "retry_budget": "Tokens left for extra calls, of 100; none are made at 50",
     "pending": "Requests that wait or run",
-    "store_degraded": "1 while the shared store can't be reached",
+    "store_degraded": "1 while a shared store can't be reached",
     "dead_letter_depth": "Requests kept that nobody answered, by what is with them",
     "dead_letter_oldest_seconds": "Seconds since the oldest waiting or claimed dead letter was kept; 0 without any",
 }
@@ -105,17 +110,27 @@ class Levels:
     """What is so at the moment.
 
     Args:
-        clock: Seconds, for letters' ages and the pace at which they are counted.
+        clock: Seconds, for letters' ages and the pace at which they are counted; for how long the last model counts.
     """
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._phases: dict[str, str] = {}
         self._models: list[Watching] = []
-        self._newest: dict[str, Watching] = {}
+        self._newest: dict[str, tuple[float, Watching]] = {}
+        """The last model of each provider, and when it was made."""
         self._letters: list[Letters] = []
-        self.degraded = 0
+        self._read: set[str] = set()
+        """The shared stores of models, which can be asked."""
+        self._away: set[str] = set()
+        """Those that were told of as out of reach, of models and of users' limits."""
         self._user_type = Few()
+        self.forked()
+        tell_of_forks(self)
+
+    def forked(self) -> None:
+        """In a new child process: a thread of the parent may have held it."""
+        # Re-entrant, as a signal's handler may make a model in the middle of this.
+        self._adding = threading.RLock()
 
     # ------------------------------------------------------------------------------------------------------- being told
     def heard(self, event: Event) -> Event:
@@ -130,27 +145,27 @@ class Levels:
 
         What can be read of it holds its clients. So a dead model is let go when the next one is made, but for the last one of each provider.
         """
-        self._newest.update(dict.fromkeys(event.providers, event))
-        self._models = [*(model for model in self._models if model.pending() is not None), event]
+        with self._adding:
+            self._newest.update(dict.fromkeys(event.providers, (self._clock.now(), event)))
+            self._models = [*(model for model in self._models if model.pending() is not None), event]
+            if event.store:
+                self._read.add(event.store)
 
     def watch_letters(self, event: LettersWatched) -> None:
         """Read a place for letters too, unless it is read already."""
-        for known in self._letters:
-            if known.counts == event.counts:
-                return
-            if event.place and known.place == event.place:
-                # Through who came last: the one before may have closed its box.
-                known.counts = event.counts
-                return
-        self._letters.append(Letters(event.counts, event.place, self._clock))
-
-    def changed(self, event: CircuitChanged) -> None:
-        """Remember a circuit's state."""
-        self._phases[event.provider] = event.after
+        with self._adding:
+            for known in self._letters:
+                if known.counts == event.counts:
+                    return
+                if event.place and known.place == event.place:
+                    # Through who came last: the one before may have closed its box.
+                    known.counts = event.counts
+                    return
+            self._letters.append(Letters(event.counts, event.place, self._clock))
 
     def store_changed(self, event: StoreDegraded) -> None:
-        """Remember whether the shared store is away."""
-        self.degraded = int(event.degraded)
+        """Remember whether a shared store is away."""
+        (self._away.add if event.degraded else self._away.discard)(event.store)
 
     def few(self, event: RateLimited) -> RateLimited:
         """The event, with its kind of user among few: the one label whose words users make up."""
@@ -164,13 +179,8 @@ class Levels:
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """The providers whose mode and budget can be read."""
+        """The providers that can be read."""
         return tuple(self._newest)
-
-    @property
-    def circuits(self) -> tuple[str, ...]:
-        """The providers whose circuits are known."""
-        return tuple(dict.fromkeys((*self._newest, *self._phases)))
 
     @property
     def has_letters(self) -> bool:
@@ -178,31 +188,31 @@ class Levels:
         return bool(self._letters)
 
     def _using(self, provider: str) -> list[Watching]:
-        """The living models that use a provider; where none lives, the one that was made last: what it shared goes on without it."""
+        """The living models that use a provider; where none lives, the one that was made last, if that was of late."""
         living = [model for model in tuple(self._models) if provider in model.providers and model.pending() is not None]
-        return living or [self._newest[provider]]
+        made, last = self._newest[provider]
+        return living or ([last] if self._clock.now() - made < LEFT_BEHIND else [])
 
     def mode(self, provider: str) -> int:
-        """See `GAUGES`: the farthest from the rule, over all models that use the provider."""
-        return max([MODES.get(model.mode(provider), 0) for model in self._using(provider)])
+        """See `GAUGES`: the farthest from the rule, over all models that use the provider; 0 where none does any more."""
+        return max([MODES.get(model.mode(provider), 0) for model in self._using(provider)], default=MODES[None])
 
     def state(self, provider: str) -> int:
-        """See `GAUGES`: what is forced open refuses as an open circuit does, whatever state it is in."""
-        if provider in self._newest and self.mode(provider) == MODES["forced_open"]:
-            return STATES["open"]
-        return STATES.get(self._phases.get(provider, "closed"), STATES["closed"])
+        """See `GAUGES`: the worst, over all models that use the provider; 0 where none does any more."""
+        return max([_state(model, provider) for model in self._using(provider)], default=STATES["closed"])
 
     def budget(self, provider: str) -> float:
-        """See `GAUGES`: the least, over all models that use the provider."""
-        return min([model.budget(provider) for model in self._using(provider)])
+        """See `GAUGES`: the least, over all models that use the provider; full where none does any more."""
+        return min([model.budget(provider) for model in self._using(provider)], default=FULL)
 
     def pending(self) -> int:
         """See `GAUGES`."""
         return sum([count for model in tuple(self._models) if (count := model.pending()) is not None])
 
     def store_degraded(self) -> int:
-        """See `GAUGES`."""
-        return self.degraded
+        """See `GAUGES`: a model's store is asked; of the others it is known what was told."""
+        alone = any(model.alone() for provider in self.watched for model in self._using(provider))
+        return int(alone or bool(self._away - self._read))
 
     def depth(self, state: str) -> int:
         """Letters in one of `DEPTHS`, over all places."""
@@ -224,12 +234,20 @@ class Levels:
         return [place.last for place in places]
 
 
-HEARD: dict[type, Callable[[Levels, Any], None]] = {
+def _state(model: Watching, provider: str) -> int:
+    """What is forced open refuses as an open circuit does, and a disabled one refuses nobody, whatever state it is in."""
+    mode = model.mode(provider)
+    if mode in {"forced_open", "disabled"}:
+        return STATES["open" if mode == "forced_open" else "closed"]
+    return STATES.get(model.phase(provider), STATES["closed"])
+
+
+HEARD: dict[type, Callable[[Levels, Any], None] | None] = {
     Watching: Levels.watch,
     LettersWatched: Levels.watch_letters,
-    CircuitChanged: Levels.changed,
+    CircuitChanged: None,
     StoreDegraded: Levels.store_changed,
 }
-"""Events that say what is so now."""
+"""Events that say what is so now, or (None) that what is read has moved."""
 TOLD = frozenset(ROWS) | frozenset(HEARD)
 """Events that count, or say what is so; the others measure, and are each system's own."""

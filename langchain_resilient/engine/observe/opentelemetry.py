@@ -112,7 +112,7 @@ class _Instruments:
         self.user_wait = histogram(
             f"{OURS}user_wait.duration",
             "s",
-            "Seconds to the first of a stream, or to the whole answer, over all attempts and waits",
+            "Seconds of interactive requests to the first of a stream, or to the whole answer, over all attempts and waits",
         )
         self.waits = histogram(
             f"{OURS}wait.duration", "s", "Seconds that answered requests waited: backoff, Retry-After, limits"
@@ -125,7 +125,7 @@ class _Instruments:
         }
         levels = self.levels
         read: dict[str, Callable[[], Iterable[Observation]]] = {
-            "circuit_state": lambda: _each("provider", levels.circuits, levels.state),
+            "circuit_state": lambda: _each("provider", levels.watched, levels.state),
             "circuit_mode": lambda: _each("provider", levels.watched, levels.mode),
             "retry_budget": lambda: _each("provider", levels.watched, levels.budget),
             "pending": lambda: [Observation(levels.pending())],

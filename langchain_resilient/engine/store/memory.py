@@ -61,6 +61,9 @@ class MemoryStore:
         rand: Uniform in [0, 1): jitters open times.
     """
 
+    place = ""
+    """Which shared store it is, without users and passwords: none."""
+
     def __init__(self, now: Callable[[], float], rand: Callable[[], float]) -> None:
         self._seconds = now
         self._rand = rand
@@ -419,6 +422,15 @@ class MemoryStore:
     def mode(self, target: Target) -> Override | None:
         """How its circuit is set aside by hand, as far as this process knows; None: it rules."""
         return self._route(target).override
+
+    def phase(self, target: Target) -> circuit.Phase:
+        """Its circuit, as far as this process knows: for whoever asks now and then, so without the turn."""
+        route = self._routes.get(target.route)
+        return "closed" if route is None else route.circuit.phase
+
+    def is_alone(self) -> bool:
+        """Whether others share it who can't be reached now."""
+        return False
 
     def flush(self, seconds: float = 0.5) -> None:
         """Send what others have not been told yet: there is nobody to tell."""

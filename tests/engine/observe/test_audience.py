@@ -2,16 +2,18 @@
 
 import gc
 import logging
+from dataclasses import replace
 
 import pytest
 
+from langchain_resilient.engine.classify import ErrorKind
 from langchain_resilient.engine.errors import SettingsError
 from langchain_resilient.engine.events import CircuitChanged, Watching
 from langchain_resilient.engine.observe.audience import Audience
 from langchain_resilient.engine.observe.capture import capture_decisions
 from langchain_resilient.engine.policy import Gate
 from langchain_resilient.testing import FakeClock
-from tests.engine.harness import memory, target
+from tests.engine.harness import admitted, memory, settle, target
 from tests.engine.observe.test_prometheus import decision
 
 CLOCK = FakeClock()
@@ -49,7 +51,7 @@ def test_what_is_no_observer_is_refused():
 
 
 def test_each_provider_may_be_read_once():
-    """Those that come up later are told of by themselves, with their budget and mode."""
+    """Those that come up later are told of by themselves, with their budget, mode and circuit."""
     watcher, store = Watcher(), memory(CLOCK)
     audience, gate = Audience(CLOCK, [watcher]), Gate()
     for names in ("a", "ab", "b"):
@@ -58,6 +60,27 @@ def test_each_provider_may_be_read_once():
     store.override(target("b"), "forced_open")
     assert [event.mode(*event.providers) for event in watcher.heard] == [None, "forced_open"]
     assert [event.budget(*event.providers) for event in watcher.heard] == [100.0, 100.0]
+    for _ in range(target("a").circuit.failure_threshold):
+        settle(store, admitted(store, target("a")), ErrorKind.SERVER_ERROR)
+    assert [event.phase(*event.providers) for event in watcher.heard] == ["open", "closed"]
+    assert [(event.store, event.alone()) for event in watcher.heard] == [("", False)] * 2
+
+
+def test_a_provider_that_moved_is_read_where_it_is():
+    """A deployment whose address was changed keeps its name: what may be read is the new one's, and the store tells of that too."""
+    watcher, store = Watcher(), memory(CLOCK)
+    audience, gate, moved = (
+        Audience(CLOCK, [watcher]),
+        Gate(),
+        replace(target("a"), route="elsewhere", account="elsewhere"),
+    )
+    listened = []
+    store.listen = lambda observe, targets: listened.append([one.route for one in targets])
+    for targets in ([target("a")], [moved], [moved]):
+        audience.watch(store, targets, gate)
+    store.override(moved, "forced_open")
+    assert [event.mode("a") for event in watcher.heard] == ["forced_open"]
+    assert listened == [["a"], ["elsewhere"]]
 
 
 def test_requests_in_the_gate_are_told_once():

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from langchain_resilient.engine.errors import SettingsError
-from langchain_resilient.engine.events import Attempted, CircuitChanged, LettersWatched, Watching
+from langchain_resilient.engine.events import Attempted, LettersWatched, Watching
 from langchain_resilient.engine.observe.instruments import LABELS, Metrics, metrics_of
 from langchain_resilient.engine.observe.levels import GAUGES, Levels
 from langchain_resilient.engine.observe.prometheus import PrometheusObserver
@@ -99,16 +99,15 @@ def test_in_one_of_many_gauges_are_written_instead_of_asked():
     metrics = Metrics(many=True, levels=Levels(FakeClock()))
     registry = CollectorRegistry()
     metrics.register(registry)
-    numbers = {"budget": 80.0, "pending": 3}
+    numbers = {"budget": 80.0, "pending": 3, "phase": "open"}
 
     def budget(_):
         if numbers["budget"] is None:
             raise RuntimeError("gone")
         return numbers["budget"]
 
-    metrics.heard(Watching(("a",), budget, lambda: numbers["pending"]))
+    metrics.heard(Watching(("a",), budget, lambda: numbers["pending"], phase=lambda _: numbers["phase"]))
     metrics.heard(LettersWatched(lambda: (5, 0, 0, 0, None)))
-    metrics.heard(CircuitChanged("a", "closed", "open", "timeout"))
 
     def shown():
         return (
@@ -121,9 +120,9 @@ def test_in_one_of_many_gauges_are_written_instead_of_asked():
     assert shown() == (0, 0, 0, 0)
     metrics.refresh(letters=False)
     assert shown() == (2, 80, 3, 0)
-    numbers.update(budget=None, pending=4)
+    numbers.update(budget=None, pending=4, phase="half_open")
     metrics.refresh()
-    assert shown() == (2, 80, 4, 5)
+    assert shown() == (1, 80, 4, 5)
 
 
 # ------------------------------------------------------------------------------------------------------------ processes

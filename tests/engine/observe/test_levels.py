@@ -3,14 +3,15 @@
 import gc
 import logging
 import os
+import sys
 import threading
 import weakref
 
 import pytest
 
-from langchain_resilient.engine.events import CircuitChanged, LettersWatched, StoreDegraded, Watching
+from langchain_resilient.engine.events import LettersWatched, StoreDegraded, Watching
 from langchain_resilient.engine.observe import levels as module
-from langchain_resilient.engine.observe.levels import PATIENCE, Letters, Levels
+from langchain_resilient.engine.observe.levels import LEFT_BEHIND, PATIENCE, Letters, Levels
 from langchain_resilient.testing import FakeClock
 
 
@@ -204,39 +205,62 @@ def test_a_clock_that_was_set_back_makes_no_negative_age(levels, clock):
     assert levels.oldest() == 0.0
 
 
-def test_a_circuit_is_what_it_last_was_unless_it_is_forced_open(levels):
-    """An override wins while it lasts, and what happened meanwhile shows afterwards."""
-    modes = {}
-    levels.watch(Watching(("a",), mode=modes.get))
+def test_a_circuit_is_what_its_store_says_unless_it_is_set_aside(levels):
+    """Forced open refuses and disabled refuses nobody, whatever state it is in; any other mode shows the state."""
+    modes, phases = {}, {"a": "closed"}
+    levels.watch(Watching(("a",), mode=modes.get, phase=phases.get))
     assert levels.state("a") == 0
     modes["a"] = "forced_open"
     assert (levels.state("a"), levels.mode("a")) == (2, 3)
-    levels.changed(CircuitChanged("a", "closed", "half_open", "probe"))
+    phases["a"] = "half_open"
     assert levels.state("a") == 2
-    for mode, number in (("metrics_only", 1), ("disabled", 2), (None, 0), ("nonsense", 0)):
+    for mode, number, state in (("metrics_only", 1, 1), ("disabled", 2, 0), (None, 0, 1), ("nonsense", 0, 1)):
         modes["a"] = mode
-        assert (levels.state("a"), levels.mode("a")) == (1, number)
+        assert (levels.state("a"), levels.mode("a")) == (state, number)
+    phases["a"] = "open"
+    assert levels.state("a") == 2
+    phases["a"] = "nonsense"
+    assert levels.state("a") == 0, "an unknown state shows as closed"
 
 
 class Model:
     """What is read of a model, as long as it lives."""
 
-    def __init__(self, levels, providers, budget, mode=None):
-        self.lives = True
-        levels.watch(Watching(providers, lambda _: budget, lambda: 1 if self.lives else None, lambda _: mode))
+    def __init__(self, levels, providers, budget=100.0, mode=None, phase="closed", store="", alone=False):
+        self.lives, self.phase, self.alone = True, phase, alone
+        levels.watch(
+            Watching(
+                providers, lambda _: budget, lambda: 1 if self.lives else None, lambda _: mode, lambda _: self.phase,
+                store, lambda: self.alone,
+            )
+        )  # fmt: skip
 
 
 def test_of_several_models_the_worst_is_shown(levels):
-    """Models of different namespaces have budgets and overrides of their own for one provider; those of the dead count no more."""
-    first = Model(levels, ("a", "b"), 55.0, "disabled")
-    second = Model(levels, ("a",), 90.0)
-    assert (levels.budget("a"), levels.mode("a")) == (55.0, 2)
-    assert (levels.budget("b"), levels.mode("b")) == (55.0, 2)
+    """Models of different namespaces have circuits, budgets and overrides of their own for one provider; those of the dead count no more."""
+    first = Model(levels, ("a", "b"), 55.0, "metrics_only", "open")
+    second = Model(levels, ("a",), 90.0, phase="half_open")
+    third = Model(levels, ("a",), 95.0)
+    assert (levels.budget("a"), levels.mode("a"), levels.state("a")) == (55.0, 1, 2)
+    assert (levels.budget("b"), levels.mode("b"), levels.state("b")) == (55.0, 1, 2)
     first.lives = False
-    assert (levels.budget("a"), levels.mode("a")) == (90.0, 0)
-    second.lives = False
-    assert (levels.budget("a"), levels.mode("a")) == (90.0, 0), "its store goes on: the last one is read still"
-    assert levels.budget("b") == 55.0
+    assert (levels.budget("a"), levels.mode("a"), levels.state("a")) == (90.0, 0, 1)
+    second.phase = "closed"
+    assert levels.state("a") == 0, "nobody told of it: it is read"
+    third.lives = False
+    assert levels.budget("a") == 90.0
+
+
+def test_what_a_model_leaves_behind_counts_for_a_while(levels, clock):
+    """Where each request makes a model none may live when somebody asks; a provider that is in no settings any more is as if it were well."""
+    for phase in ("closed", "open"):
+        clock.advance(LEFT_BEHIND - 1.0)
+        Model(levels, ("a", "b"), 55.0, "metrics_only", phase).lives = False
+        assert (levels.budget("a"), levels.mode("a"), levels.state("a")) == (55.0, 1, 2 * (phase == "open"))
+    Model(levels, ("b",), 60.0, phase="half_open")
+    clock.advance(LEFT_BEHIND)
+    assert (levels.budget("a"), levels.mode("a"), levels.state("a")) == (100.0, 0, 0)
+    assert (levels.budget("b"), levels.mode("b"), levels.state("b")) == (60.0, 0, 1), "the living always count"
 
 
 def test_dead_models_are_let_go(levels):
@@ -253,19 +277,74 @@ def test_dead_models_are_let_go(levels):
     assert [one() for one in made if one() is not None] == []
 
 
-def test_a_circuit_that_nobody_watches_has_a_state_too(levels):
-    """An event may come before its model is told of, or without one."""
-    levels.changed(CircuitChanged("b", "closed", "open", "timeout"))
-    levels.watch(Watching(("a",)))
-    assert levels.circuits == ("a", "b")
-    assert levels.watched == ("a",)
-    assert levels.state("b") == 2
+def test_models_made_in_several_threads_at_once_are_all_read(clock):
+    """None is lost because another one came meanwhile."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(40):
+            levels, start = Levels(clock), threading.Barrier(4)
+
+            def make(levels=levels, start=start):
+                start.wait()
+                for _ in range(20):
+                    levels.watch(Watching(("a",), pending=lambda: 1))
+
+            threads = [threading.Thread(target=make) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert levels.pending() == 80
+    finally:
+        sys.setswitchinterval(interval)
 
 
-def test_the_store_is_away_until_it_is_back(levels):
-    """1, then 0."""
-    assert levels.store_degraded() == 0
-    levels.store_changed(StoreDegraded(True, "x"))
+def test_a_fork_reads_a_model_whoever_was_being_told_of_one(levels):
+    """The thread that was at it is the parent's: the child waits for none that will never end."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold():
+        with levels._adding:
+            held.set()
+            go_on.wait(20.0)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(20.0)
+    child = os.fork()
+    if not child:
+        try:
+            threading.Timer(10.0, os._exit, (1,)).start()
+            levels.watch(Watching(("a",), pending=lambda: 3))
+            os._exit(0 if levels.pending() == 3 else 1)
+        finally:
+            os._exit(2)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_store_is_away_until_it_is_back(levels):
+    """1 while any is, each by its name; then 0."""
+    seen = [levels.store_degraded()]
+    for degraded, store in ((True, "x"), (True, "y"), (False, "x"), (True, "y"), (False, "y")):
+        levels.store_changed(StoreDegraded(degraded, "why", store))
+        seen.append(levels.store_degraded())
+    assert seen == [0, 1, 1, 1, 1, 0]
+
+
+def test_a_models_store_is_asked(levels, clock):
+    """Nobody tells of its recovery once its models are gone, and it is none of the models' any more."""
+    model = Model(levels, ("a",), store="x", alone=True)
+    levels.store_changed(StoreDegraded(True, "why", "x"))
     assert levels.store_degraded() == 1
-    levels.store_changed(StoreDegraded(False, "x"))
+    model.alone = False
+    assert levels.store_degraded() == 0
+    model.alone, model.lives = True, False
+    assert levels.store_degraded() == 1, "the next request may make another one"
+    Model(levels, ("a",))
+    assert levels.store_degraded() == 0, "its model keeps what it knows in memory now"
+    Model(levels, ("b",), store="x", alone=True).lives = False
+    clock.advance(LEFT_BEHIND)
     assert levels.store_degraded() == 0

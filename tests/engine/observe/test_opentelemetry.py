@@ -169,7 +169,7 @@ def test_providers_have_the_conventions_names(provider, who, model):
         (AdmissionRefused((Refusal("a", "rpm"),)), "admission_refusals", {"provider": "a", "reason": "rpm"}, 1),
         (DeadLettered("id", "key", "timeout", "lost"), "dead_letters", {"kind": "timeout", "where": "lost"}, 1),
         (Replayed("id", "failed", 1.0), "dead_letters_replayed", {"outcome": "failed"}, 1),
-        (CircuitChanged("a", "closed", "open", "timeout"), "circuit_state", {"provider": "a"}, 2),
+        (Watching(("a",), phase=lambda _: "open"), "circuit_state", {"provider": "a"}, 2),
         (
             CircuitChanged("a", "closed", "open", "timeout"),
             "circuit_transitions",

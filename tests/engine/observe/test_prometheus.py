@@ -58,10 +58,11 @@ def test_the_seeds_four_names():
     def value(name, **labels):
         return REGISTRY.get_sample_value(name, labels)
 
-    circuit = {"provider": "seed/a"}
-    observe(Watching(("seed/a",)))
+    circuit, phase = {"provider": "seed/a"}, ["closed"]
+    observe(Watching(("seed/a",), phase=lambda _: phase[0]))
     assert value("circuit_breaker_state", **circuit) == 0
     for before, after, number in (("closed", "open", 2), ("open", "half_open", 1), ("half_open", "closed", 0)):
+        phase[0] = after
         observe(CircuitChanged("seed/a", before, after, "why"))
         assert value("circuit_breaker_state", **circuit) == number
     observe(decision(provider="seed/b", first_choice="seed/a", fallback=True))
@@ -193,8 +194,8 @@ def test_observers_of_one_registry_share_its_metrics(registry):
 
 def test_watching_does_not_touch_what_is_known(registry, observe):
     """A second model of an open provider does not show it as closed."""
-    observe(CircuitChanged("a", "closed", "open", "x"))
-    observe(Watching(("a", "b")))
+    observe(Watching(("a",), pending=lambda: 0, phase=lambda _: "open"))
+    observe(Watching(("a", "b"), pending=lambda: 0))
     values = [registry.get_sample_value("circuit_breaker_state", {"provider": name}) for name in "ab"]
     assert values == [2, 0]
 
@@ -233,6 +234,7 @@ def test_a_circuits_whole_story_reaches_the_gauge(world, registry, observe):
     """Open, half-open while it is on trial, closed again."""
     w = world({"a": ["hello"]})
     w.policy.__dict__["observe"] = lambda event: (w.events.append(event), observe(event))
+    observe(Watching(("a",), phase=lambda name: w.store.phase(w[name])))
     w.open("a", seconds=61.0)
     seen = []
     for _ in range(3):
@@ -278,6 +280,7 @@ def test_hostile_words_become_other(registry, observe):
                 Attempted("a", word, 1.0, None, None, False),
                 Retried("a", word, 0.5),
                 FellBack("a", "b", word),
+                Watching(("a",), mode=lambda _, word=word: word, phase=lambda _, word=word: word),
                 CircuitChanged("a", word, word, word),
                 CredentialBlocked("a", word, 1.0),
                 RateLimited("a", word, word, word),

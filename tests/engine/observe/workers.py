@@ -23,9 +23,9 @@ from langchain_resilient.engine.observe.prometheus import PrometheusObserver
 def main() -> None:
     """Count, and wait."""
     provider, state, pending, budget, letters = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])
-    level = [pending]
+    level, phase = [pending], ["closed"]
     observe, beside = PrometheusObserver(), PrometheusObserver(CollectorRegistry())
-    observe(Watching((provider,), lambda _: float(budget), lambda: level[0], lambda _: None))
+    observe(Watching((provider,), lambda _: float(budget), lambda: level[0], lambda _: None, lambda _: phase[0]))
     observe(LettersWatched(lambda: (letters, 0, 0, 0, None)))
     if "fork" in sys.argv and (child := os.fork()):
         os.waitpid(child, 0)
@@ -36,8 +36,9 @@ def main() -> None:
     beside(Attempted(provider, "ok", 1.0, None, None, False))
     beside(Retried(provider, "timeout", 0.5))
     if state != "closed":
-        observe(CircuitChanged(provider, "closed", state, "timeout"))
         observe(StoreDegraded(True, "gone"))
+        phase[0] = state
+        observe(CircuitChanged(provider, "closed", state, "timeout"))
     sys.stdout.write(f"{os.getpid()}\n")
     sys.stdout.flush()
     for line in sys.stdin:

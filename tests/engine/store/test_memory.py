@@ -43,6 +43,20 @@ def opened(store, item):
     assert store.status(item)["circuit"] == "open"
 
 
+def test_a_circuit_can_be_read_in_the_middle_of_a_step(store):
+    """Gauges are read without the store's turn, and a provider that nobody has asked yet is not made known by it."""
+    a, b = target("a"), target("b")
+    opened(store, a)
+    phases = []
+    with store._turn:
+        reader = threading.Thread(target=lambda: phases.extend(map(store.phase, (a, b))))
+        reader.start()
+        reader.join(10.0)
+    assert phases == ["open", "closed"]
+    assert list(store._routes) == [a.route]
+    assert (store.place, store.is_alone()) == ("", False)
+
+
 # ------------------------------------------------------------------------------------------------------------- admission
 def test_a_refusal_writes_nothing(store):
     """Refused by its tokens, a request has taken no request, no place and no money, however often it is asked again."""

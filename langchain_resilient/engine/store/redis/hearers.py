@@ -26,10 +26,12 @@ class Hearers:
 
     Args:
         aside: Does a step in a thread of its own.
+        place: Which store it is, without users and passwords.
     """
 
-    def __init__(self, aside: Callable[[Callable[[], object]], object]) -> None:
+    def __init__(self, aside: Callable[[Callable[[], object]], object], place: str = "") -> None:
         self._aside = aside
+        self._place = place
         self._turn = Turn()
         self._who: list[tuple[weakref.ref[Any], frozenset[tuple[str, str]]]] = []
         self._news: deque[tuple[Observe, Event]] = deque()
@@ -49,7 +51,8 @@ class Hearers:
             told = frozenset((target.route, target.account) for target in targets).union(*before)
             self._who = [*[pair for pair in alive if pair[0] != weak], (weak, told)]
             if self._alone is not None and not before:
-                self._news.append((observe, StoreDegraded(degraded=True, reason=self._alone)))
+                event = StoreDegraded(degraded=True, reason=self._alone, store=self._place)
+                self._news.append((observe, event))
         self._tell()
 
     def providers(self) -> set[tuple[str, str]]:
@@ -73,7 +76,7 @@ class Hearers:
         with self._turn:
             if (reason is None) == (self._alone is None):
                 return
-            event = StoreDegraded(reason is not None, reason or "it answers again")
+            event = StoreDegraded(reason is not None, reason or "it answers again", self._place)
             self._alone = reason
             self._news += [(observe, event) for hearer, _ in self._who if (observe := hearer()) is not None]
         self._tell()

@@ -65,7 +65,8 @@ class Mirror(MemoryStore):
         self._courier = courier(
             channel=keys.channel, probe=wire.probe(keys), adopt=self._dated, heard=self._heard, changed=self._changed
         )
-        self._hearers = Hearers(self._courier.aside)
+        self.place = f"{self._courier.shown} {keys.prefix}"
+        self._hearers = Hearers(self._courier.aside, self.place)
         self._exchange = Exchange(keys, self._courier, self._turn, self._now)
 
     def check(self) -> None:
@@ -129,6 +130,10 @@ class Mirror(MemoryStore):
             self._hearers.changed(route, event)
 
     # ---------------------------------------------------------------------------------------------------- on our own
+    def is_alone(self) -> bool:
+        """Whether Redis can't be reached now, as far as this process knows."""
+        return self._alone
+
     def _changed(self, up: bool, reason: str) -> None:  # a callback's only words
         """Redis went away, or is back."""
         with self._turn:

@@ -75,7 +75,7 @@ class RedisLedger:
             url, wire.script("quota", "keyed"), clock=clock, probe=probe, adopt=self._adopt, orphaned=self._orphaned,
             changed=self._changed,
         )  # fmt: skip
-        self._hearers = Hearers(self._courier.aside)
+        self._hearers = Hearers(self._courier.aside, f"{self._courier.shown} {self._prefix}")
         try:
             self._courier.check()
         except BaseException:

@@ -139,6 +139,7 @@ class Straight:
         self.script, self.sha = script, sha1(script.encode()).hexdigest()  # noqa: S324  # Redis's own name for it
         self.clock, self.adopt, self.heard, self.channel = clock, adopt, heard, channel
         self.up = True
+        self.shown = "redis://straight"
         self.keys = set()
         """All that it ever named."""
         self.waiting = []

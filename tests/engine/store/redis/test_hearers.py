@@ -68,6 +68,17 @@ def test_being_alone_is_told_once_for_each_change():
     assert (early.heard, late.heard, after.heard) == (told, told, [])
 
 
+def test_it_is_said_which_store_is_alone():
+    """Who uses two stores can tell them apart: in each change, and when it is told late."""
+    hearers, early, late = Hearers(at_once, "redis://one"), Observer(), Observer()
+    hearers.add(early, [])
+    hearers.alone("refused")
+    hearers.add(late, [])
+    hearers.alone(None)
+    assert [(event.degraded, event.store) for event in early.heard] == [(True, "redis://one"), (False, "redis://one")]
+    assert late.heard == early.heard
+
+
 def test_who_comes_again_with_more_providers_hears_of_all_once():
     """A Router's deployments come up one after the other: its observer is one for all of them."""
     hearers, one = Hearers(at_once), Observer()

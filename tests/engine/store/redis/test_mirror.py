@@ -140,6 +140,31 @@ def test_a_reset_holds_in_the_whole_fleet(stores):
     ]  # fmt: skip
 
 
+def test_what_is_read_at_any_time_asks_nobody(stores, monkeypatch):
+    """A circuit's state, and whether Redis is there, are what this process knows: no scrape waits for a round trip."""
+    here, item, other = stores(), target("a"), target("never asked")
+    for _ in range(5):
+        settle(here, admitted(here, item), K.SERVER_ERROR)
+    here._courier.flush()
+    for how in ("ask", "tell"):
+        monkeypatch.setattr(here._courier, how, None)
+    assert (here.phase(item), here.phase(other), here.is_alone()) == ("open", "closed", False)
+    here._alone = True
+    assert here.is_alone()
+
+
+def test_a_store_is_named_without_its_password():
+    """By its servers and the namespace: two stores of one process are two, and any observer may write the name anywhere."""
+    places = set()
+    for number, namespace in ((1, "x"), (1, "y"), (2, "x")):
+        url = f"redis://somebody:right-one@127.0.0.1:{number}/0"
+        store = RedisStore(url, namespace, now=time.monotonic, rand=lambda: 0.5)
+        places.add(store.place)
+        store.close()
+    assert len(places) == 3
+    assert not [place for place in places if "right-one" in place or "somebody" in place]
+
+
 def test_a_reset_while_redis_is_away_holds_here():
     """Alone, a process lets its own requests flow; of all that the fleet is told later that nothing is set by hand any more."""
     store, item = RedisStore("redis://127.0.0.1:1", "away", now=time.monotonic, rand=lambda: 0.5), target("a")

@@ -359,6 +359,7 @@ def test_who_comes_while_redis_is_away_is_told_so_and_holds_nobody_up(away: Redi
     listener.go_on.set()
     until(lambda: len(listener.heard) == 2, "both changes are told")
     assert listener.degraded() == [True, False]
+    assert {event.store for event in listener.heard} == {f"redis://127.0.0.1:1 {away._prefix}"}
 
 
 def test_a_child_process_tells_for_itself(away: RedisLedger):

@@ -115,7 +115,12 @@ class Courier:
         self._desks = threading.local()
 
     def __repr__(self) -> str:
-        return f"Courier({self._dial.shown!r})"
+        return f"Courier({self.shown!r})"
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without users and passwords."""
+        return self._dial.shown
 
     @property
     def up(self) -> bool:
