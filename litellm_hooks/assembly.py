@@ -1,11 +1,12 @@
 """The engine's parts for one Router: store, observers, and a policy for each set of candidates.
 
 Rules of this file: targets and policies are made once for what they are made of, and kept; a deployment whose parameters change is another
-target, with the same keys and so the same state.
+target, with the same keys and so the same state. Threads make and let go of them one at a time, and find what is kept without waiting.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -27,6 +28,14 @@ class _Made(NamedTuple):
     """What it was made of."""
     info: Mapping[str, Any]
 
+    def is_of(self, candidate: Candidate) -> bool:
+        """Whether it would be made of this candidate again."""
+        return (
+            self.params == candidate.deployment["litellm_params"]
+            and self.info == (candidate.deployment.get("model_info") or {})
+            and self.target.client.overrides == candidate.overrides
+        )
+
 
 class Assembly:
     """The engine's parts.
@@ -45,14 +54,18 @@ class Assembly:
         self._first: Policy | None = None
         self._targets: dict[tuple[Any, ...], _Made] = {}
         self._policies: dict[tuple[Target, ...], Policy] = {}
+        self._lock = threading.RLock()  # an observer is told of new targets within it, and may ask the Router itself
 
     def policy(self, rungs: Rungs) -> Policy:
         """The policy for these candidates."""
         targets = tuple([target for rung, candidates in enumerate(rungs) for target in self._rung(rung, candidates)])
         policy = self._policies.get(targets)
         if policy is None:
-            policy = self._policies[targets] = self._made(targets)
-            _bound(self._policies)
+            with self._lock:
+                policy = self._policies.get(targets)  # another thread may have made it meanwhile
+                if policy is None:
+                    policy = self._made(targets)
+                    _keep(self._policies, targets, policy)
         return policy
 
     def _made(self, targets: tuple[Target, ...]) -> Policy:
@@ -77,19 +90,21 @@ class Assembly:
     def _target(self, candidate: Candidate, rung: int, place: int, weight: float) -> Target:
         key = (candidate.group, candidate.id, candidate.sure, rung, place, weight)
         made = self._targets.get(key)
-        params, info = candidate.deployment["litellm_params"], candidate.deployment.get("model_info") or {}
-        if (
-            made is None
-            or made.params != params
-            or made.info != info
-            or made.target.client.overrides != candidate.overrides
-        ):
-            target = target_of(candidate, self._settings, rung=rung, place=place, weight=weight)
-            made = self._targets[key] = _Made(target, dict(params), dict(info))
-            _bound(self._targets)
+        if made is None or not made.is_of(candidate):
+            with self._lock:
+                made = self._targets.get(key)
+                if made is None or not made.is_of(candidate):
+                    made = self._made_of(candidate, rung, place, weight)
+                    _keep(self._targets, key, made)
         return made.target
 
+    def _made_of(self, candidate: Candidate, rung: int, place: int, weight: float) -> _Made:
+        target = target_of(candidate, self._settings, rung=rung, place=place, weight=weight)
+        params, info = candidate.deployment["litellm_params"], candidate.deployment.get("model_info") or {}
+        return _Made(target, dict(params), dict(info))
 
-def _bound(kept: dict[Any, Any]) -> None:
-    if len(kept) > MOST_KEPT:
+
+def _keep(kept: dict[Any, Any], key: Any, value: Any) -> None:
+    kept[key] = value
+    while len(kept) > MOST_KEPT:
         del kept[next(iter(kept))]

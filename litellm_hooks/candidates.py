@@ -11,13 +11,14 @@ from typing import Any
 
 from litellm.types.router import RouterRateLimitError
 
-from litellm_hooks.deployments import Candidate, id_of
+from litellm_hooks.deployments import Candidate, brings_its_own, id_of
 from litellm_hooks.router import RouterFace, order_of
 
 Rungs = tuple[tuple[Candidate, ...], ...]
 """Nearest first; those of one rung are equally near."""
 UNTOUCHED = ("mock_response", "mock_testing_fallbacks", "mock_testing_rate_limit_error", "mock_timeout")
 """Requests that ask LiteLLM to play something."""
+CHAINS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 
 class Lineup:
@@ -74,12 +75,15 @@ class Candidates:
         nobody: RouterRateLimitError | None = None
         rungs: list[tuple[Candidate, ...]] = []
         try:
-            rungs = await self._of_group(request["model"], {}, request)
-        except RouterRateLimitError as error:  # all are cooling down, by LiteLLM's own rules
-            nobody = error
-        except Exception:  # noqa: BLE001  # an unknown group, say: LiteLLM tells it better
+            if self._is_on_its_own_account(request):
+                return None
+            try:
+                rungs = await self._of_group(request["model"], {}, request)
+            except RouterRateLimitError as error:  # all are cooling down, by LiteLLM's own rules
+                nobody = error
+            rungs += await self._of_fallbacks("fallbacks", request, sure=nobody is not None)
+        except Exception:  # noqa: BLE001  # an unknown group, say, or fallbacks that are no groups: LiteLLM tells it better
             return None
-        rungs += await self._of_fallbacks("fallbacks", request, sure=nobody is not None)
         if nobody is not None and not rungs:
             vars(nobody)["num_retries"] = 0
             raise nobody
@@ -87,7 +91,19 @@ class Candidates:
 
     async def others(self, request: Mapping[str, Any], chain: str) -> Lineup | None:
         """Who may answer what the first could not, by LiteLLM's chain for that; None: nobody."""
-        return self._lineup(request, await self._of_fallbacks(chain, request))
+        try:
+            return self._lineup(request, await self._of_fallbacks(chain, request))
+        except Exception:  # noqa: BLE001  # a chain of what are no groups: the failure says more
+            return None
+
+    def _is_on_its_own_account(self, request: Mapping[str, Any]) -> bool:
+        """Whether its caller pays, or says where to: how that goes tells nothing of the deployments, and there are as many such accounts as callers.
+
+        Overrides in the Router's own fallbacks are its operator's: they make a target with an account of its own.
+        """
+        chains = [chain for chain in CHAINS if request.get(chain) is not None]
+        told = [own for chain in chains for _, own in self._face.fallbacks(chain, request["model"], request)]
+        return any(map(brings_its_own, [request, *told]))
 
     def _lineup(self, request: Mapping[str, Any], rungs: list[tuple[Candidate, ...]]) -> Lineup | None:
         return Lineup(self._face, request, tuple(rungs)) if rungs else None

@@ -1,14 +1,17 @@
 """Our refusals and failures as the exceptions that LiteLLM's users know.
 
 Rules of this file: what a provider said is raised as LiteLLM mapped it. What we say ourselves is LiteLLM's exception of the same status, with
-ours as its cause. Either tells LiteLLM's own retries to leave it alone (`num_retries`), wherever they are still on.
+ours as its cause. Either tells LiteLLM's own retries to leave it alone (`num_retries`), wherever they are still on. One thing goes the other way:
+a caller's own limit of time, which the engine is told of in its own words.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 import litellm
 
@@ -33,6 +36,8 @@ THEIRS = (
     (ResilienceError, litellm.APIConnectionError),
 )
 """What we say, in LiteLLM's terms; the first that fits."""
+PATIENCE = ("stream_timeout", "timeout", "request_timeout")
+"""A request's own limits of time; the first is of streams alone."""
 
 
 class Translated:
@@ -58,6 +63,8 @@ class Translated:
         self._told(error)
         raised = as_litellm(error, self._group)
         if raised is not error:
+            if raised is error.__cause__:
+                error.__cause__ = None  # or each would be the other's cause, and whoever follows them never at an end
             raise raised from (raised.__cause__ or error)
 
 
@@ -76,9 +83,9 @@ def _telling(error: Exception) -> Exception:
     """Of a group, what LiteLLM would raise: the first provider's own failure, else the first refusal."""
     if isinstance(error, AllProvidersFailedError):
         members = list(_members(error))
-        return next((one for one in members if not isinstance(one, RefusedError)), members[0])
-    if isinstance(error, StreamInterruptedError) and isinstance(error.__cause__, Exception):
-        return error.__cause__
+        return _telling(next((one for one in members if not isinstance(one, RefusedError)), members[0]))
+    if isinstance(error, StreamInterruptedError | AttemptTimeoutError) and isinstance(error.__cause__, Exception):
+        return _telling(error.__cause__)
     return error
 
 
@@ -107,3 +114,20 @@ def _mapped(error: ResilienceError, group: str) -> Exception:
     kind = next(theirs for ours, theirs in THEIRS if isinstance(error, ours))
     mapped: Exception = kind(message=str(error), llm_provider=PROVIDER, model=group)
     return mapped
+
+
+@contextmanager
+def callers_patience(asked: Mapping[str, Any]) -> Iterator[None]:
+    """Within this, a timeout of an attempt whose request brings a limit of its own is the engine's "deadline", which tells nothing of the provider.
+
+    A provider's own 408 is taken for that too: LiteLLM calls both the same.
+    """
+    try:
+        yield
+    except litellm.Timeout as error:
+        names = PATIENCE if asked.get("stream") else PATIENCE[1:]
+        told = next((limit for name in names if (limit := asked.get(name))), None)  # 0 is none, as for LiteLLM
+        if told is None:
+            raise
+        seconds = getattr(told, "read", told)  # an `httpx.Timeout` has four
+        raise AttemptTimeoutError("deadline", float(seconds) if isinstance(seconds, int | float) else 0.0) from error

@@ -26,9 +26,9 @@ from litellm_hooks.charging import Leg, Meter, of_call
 from litellm_hooks.errors import Translated, soonest
 from litellm_hooks.expecting import most_tokens
 from litellm_hooks.readers import ROUTES
-from litellm_hooks.router import WRITTEN, RouterFace, undeprecated
+from litellm_hooks.router import WRITTEN, RouterFace, rebound, undeprecated
 from litellm_hooks.settings import Settings, read
-from litellm_hooks.strategy import ResilientStrategy
+from litellm_hooks.strategy import ResilientStrategy, chosen
 from litellm_hooks.upstream import NOTE, Came, RouterUpstream
 
 _REQUESTS = count(1)
@@ -42,6 +42,8 @@ OTHER_CHAINS = {
 }
 """Failures for which LiteLLM has fallback groups of their own."""
 OTHERS_MAY_ANSWER = tuple(OTHER_CHAINS)
+Plans = list[RouterUpstream]
+"""Of one request: its plan, and one more where another chain's groups are asked."""
 
 
 def install(router: Any, **settings: Any) -> Installed:
@@ -87,7 +89,7 @@ def install_with(router: Any, settings: Settings) -> Installed:
 def installed_on(router: Any) -> Installed | None:
     """What is installed on a Router."""
     found: Installed | None = vars(router).get(MARK)
-    return found
+    return found if found is not None and found.is_on(router) else None
 
 
 class Installed:
@@ -103,21 +105,33 @@ class Installed:
         self.assembly = Assembly(settings)
         self._router = router
         self._face = RouterFace(router)
-        self._call = router.completion
-        self._acalls = {route: getattr(router, route) for route in ROUTES}
-        self.strategy = ResilientStrategy(router)
+        self._call, self._acalls = _own_calls(router)
+        self.strategy = ResilientStrategy.held(router)
         self._candidates = Candidates(self._face)
         router.completion, router.acompletion = self.completion, self.acompletion
         router.aanthropic_messages, router.aresponses = self.aanthropic_messages, self.aresponses
         vars(router)[MARK] = self
 
+    def is_on(self, router: Any) -> bool:
+        """Whether it is this Router's: a copy of a Router has the original's too, among all else."""
+        return self._router is router
+
+    def own_calls_of(self, router: Any) -> tuple[Any, dict[str, Any]]:
+        """What a copy of this Router answers by itself, sync and async."""
+        call, acalls = self._call, self._acalls
+        return rebound(call, self._router, router), {
+            route: rebound(acall, self._router, router) for route, acall in acalls.items()
+        }
+
     def remove(self) -> None:
-        """Put back what was there."""
+        """Put back what was there; where something else is installed by now, that stays."""
+        if installed_on(self._router) is not self:
+            return
         with undeprecated():
             self._router.completion = self._call
             for route, own in self._acalls.items():
                 setattr(self._router, route, own)
-            self.strategy.remove()
+            self.strategy.release()
         vars(self._router).pop(MARK, None)
 
     # ----------------------------------------------------------------------------------------------------------- async
@@ -144,25 +158,28 @@ class Installed:
         lineup = await self._candidates.of(request)
         if lineup is None:
             return await self._acalls[route](**request)
+        plans: Plans = []
         try:
-            return await self._aanswer(route, request, lineup, leg)
+            return await self._aanswer(route, request, lineup, plans, leg)
         except OTHERS_MAY_ANSWER as error:
             others = await self._candidates.others(request, _chain_for(error))
             if others is None:
                 raise
-        return await self._aanswer(route, request, others, leg)
+        return await self._aanswer(route, _once_more(request), others, plans, leg)
 
-    async def _aanswer(self, route: str, request: Mapping[str, Any], lineup: Lineup, leg: Leg | None) -> Any:
-        upstream, plan = self._plan(route, request, lineup, leg)
+    async def _aanswer(
+        self, route: str, request: Mapping[str, Any], lineup: Lineup, plans: Plans, leg: Leg | None
+    ) -> Any:
+        upstream, plan = self._plan(route, request, lineup, plans, leg)
         hands = AsyncHands(self.assembly.store, upstream, self.assembly.clock)
-        with Translated(request["model"], partial(_note_failure, request, upstream)):
+        with Translated(request["model"], partial(_note_failure, request, plans)):
             if not request.get("stream"):
                 whole = await arun(plan, hands)
-                _noted(request, upstream, whole)
+                _noted(request, plans, whole)
                 return whole
             chunks = astream(plan, hands)
             first = await anext(chunks)
-        came = _noted(request, upstream, first)
+        came = _noted(request, plans, first)
         return ROUTES[route].stream(chunks, first, came.source, request["model"])
 
     # ------------------------------------------------------------------------------------------------------------ sync
@@ -172,40 +189,41 @@ class Installed:
         lineup = run_async_function(self._candidates.of, request)
         if lineup is None:
             return self._call(model=model, messages=messages, **kwargs)
+        plans: Plans = []
         try:
-            return self._answer(request, lineup)
+            return self._answer(request, lineup, plans)
         except OTHERS_MAY_ANSWER as error:
             others = run_async_function(self._candidates.others, request, _chain_for(error))
             if others is None:
                 raise
-        return self._answer(request, others)
+        return self._answer(_once_more(request), others, plans)
 
-    def _answer(self, request: Mapping[str, Any], lineup: Lineup) -> Any:
-        upstream, plan = self._plan(SYNC, request, lineup)
+    def _answer(self, request: Mapping[str, Any], lineup: Lineup, plans: Plans) -> Any:
+        upstream, plan = self._plan(SYNC, request, lineup, plans)
         hands = Hands(self.assembly.store, upstream, self.assembly.clock)
-        with Translated(request["model"], partial(_note_failure, request, upstream)):
+        with Translated(request["model"], partial(_note_failure, request, plans)):
             if not request["stream"]:
                 whole = run(plan, hands)
-                _noted(request, upstream, whole)
+                _noted(request, plans, whole)
                 return whole
             chunks = stream(plan, hands)
             first = next(chunks)
-        came = _noted(request, upstream, first)
+        came = _noted(request, plans, first)
         return ROUTES[SYNC].stream(chunks, first, came.source, request["model"])
 
     # ------------------------------------------------------------------------------------------------------------ both
     def _plan(
-        self, route: str, request: Mapping[str, Any], lineup: Lineup, leg: Leg | None = None
+        self, route: str, request: Mapping[str, Any], lineup: Lineup, plans: Plans, leg: Leg | None = None
     ) -> tuple[RouterUpstream, Plan]:
-        self.strategy.register()  # a change of the Router's settings drops it without a word
         assembly, reader = self.assembly, ROUTES[route]
         streams = bool(request.get("stream"))
         whole = assembly.whole and not streams and reader.builds
         meter = None if leg is None else Meter(reader, streams=streams or whole)
         upstream = RouterUpstream(
-            self._call, self._acalls[route], request, assembly.clock.wall, reader if meter is None else meter.reader, lineup.deployment,
+            self._call, self._acalls[route], partial(chosen, self._router), request, assembly.clock.wall, reader if meter is None else meter.reader, lineup.deployment,
             None if leg is None else leg.prompt or None,
         )  # fmt: skip
+        plans.append(upstream)
         asked = Request(
             next(_REQUESTS), upstream, streams or whole, max_output=most_tokens(request), input_tokens=upstream.input_tokens, whole=whole,
             told=None if leg is None or meter is None else leg.listener(meter, upstream), unsure=True,
@@ -213,21 +231,38 @@ class Installed:
         return upstream, answer(asked, assembly.policy(lineup.rungs))
 
 
-def _noted(request: Mapping[str, Any], upstream: RouterUpstream, first: Any) -> Came:
+def _own_calls(router: Any) -> tuple[Any, dict[str, Any]]:
+    """What a Router answers by itself, sync and async."""
+    original: Installed | None = vars(router).get(MARK)
+    if original is not None:
+        return original.own_calls_of(router)
+    return router.completion, {route: getattr(router, route) for route in ROUTES}
+
+
+def _once_more(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request for its second plan: what LiteLLM logs with has told of the first one's failure already (see `RouterUpstream`)."""
+    return {name: told for name, told in request.items() if name != "litellm_logging_obj"}
+
+
+def _noted(request: Mapping[str, Any], plans: Plans, first: Any) -> Came:
     """Tell the request's metadata who answered."""
-    came = upstream.source_of(first)
+    came = plans[-1].source_of(first)
     for name, written in came.written.items():
         request[name].update(written)  # as if there had been this attempt alone
-    _note(request, {"provider": came.target.name, "attempts": upstream.attempts})
+    _note(request, {"provider": came.target.name, "attempts": _attempts_of(plans)})
     return came
 
 
-def _note_failure(request: Mapping[str, Any], upstream: RouterUpstream, error: Exception) -> None:
-    note: dict[str, Any] = {"attempts": upstream.attempts}
+def _note_failure(request: Mapping[str, Any], plans: Plans, error: Exception) -> None:
+    note: dict[str, Any] = {"attempts": _attempts_of(plans)}
     wait = soonest(error)
     if wait is not None:
         note["retry_after"] = math.ceil(wait)
     _note(request, note)
+
+
+def _attempts_of(plans: Plans) -> int:
+    return sum(upstream.attempts for upstream in plans)
 
 
 def _note(request: Mapping[str, Any], note: dict[str, Any]) -> None:

@@ -116,6 +116,16 @@ class RouterFace:
         return True
 
 
+def core_of(router: Any) -> Any:
+    """What a Router's members are set on: newer LiteLLM's Router is a face, of which there may be several to one core."""
+    return vars(router).get("_core", router)
+
+
+def rebound(method: Any, before: Any, router: Any) -> Any:
+    """A method of one Router as that of its copy; what is no method of it is the copy's as it is."""
+    return method.__func__.__get__(router) if getattr(method, "__self__", None) is before else method
+
+
 def team_of(request: Mapping[str, Any]) -> str | None:
     """The team that a request of the Proxy's is of: it may have deployments of its own."""
     told = [told for name in WRITTEN if isinstance(told := request.get(name), Mapping)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from litellm.litellm_core_utils.asyncify import run_async_function
@@ -20,10 +21,10 @@ from langchain_resilient.engine.policy import Target
 from litellm_hooks import chunks
 from litellm_hooks.chunks import ChunkContinuation
 from litellm_hooks.deployments import Candidate
+from litellm_hooks.errors import callers_patience
 from litellm_hooks.expecting import prompt_tokens
 from litellm_hooks.readers import CHAT, Reader
 from litellm_hooks.router import WRITTEN
-from litellm_hooks.strategy import chosen
 
 ALONE = {
     "num_retries": 0, "disable_fallbacks": True, "fallbacks": [], "context_window_fallbacks": [], "content_policy_fallbacks": [],
@@ -52,6 +53,7 @@ class RouterUpstream:
     Args:
         call: The Router's own sync call.
         acall: The Router's own async call.
+        chosen: Within it the Router is told this deployment.
         request: The call's arguments, `model` included.
         wall: Seconds since the epoch.
         reader: How the route's answers are read.
@@ -63,6 +65,7 @@ class RouterUpstream:
         self,
         call: Callable[..., Any],
         acall: Callable[..., Any],
+        chosen: Callable[[Candidate], AbstractContextManager[None]],
         request: Mapping[str, Any],
         wall: Callable[[], float],
         reader: Reader = CHAT,
@@ -71,6 +74,7 @@ class RouterUpstream:
     ) -> None:
         self._call = call
         self._acall = acall
+        self._chosen = chosen
         self._request = request
         self._wall = wall
         self._reader = reader
@@ -121,7 +125,7 @@ class RouterUpstream:
         """Ask for an unstreamed answer."""
         candidate = self._allowed_now(target.client)
         asked = self._asked(candidate, None, stream=False)
-        with chosen(candidate):
+        with self._chosen(candidate), callers_patience(asked):
             answer = self._call(**asked)
         self._came.append(_came(answer, answer, target, asked))
         return self._checked(answer)
@@ -130,7 +134,7 @@ class RouterUpstream:
         """Ask for an unstreamed answer."""
         candidate = await self._allowed(target.client)
         asked = self._asked(candidate, None, stream=False)
-        with chosen(candidate):
+        with self._chosen(candidate), callers_patience(asked):
             answer = await self._acall(**asked)
         self._came.append(_came(answer, answer, target, asked))
         return self._checked(answer)
@@ -139,13 +143,14 @@ class RouterUpstream:
         """Ask for a stream of chunks; with `begun`, for the rest of an answer."""
         candidate = self._allowed_now(target.client)
         asked = self._asked(candidate, begun, stream=True)
-        with chosen(candidate):
+        with self._chosen(candidate), callers_patience(asked):
             opened = self._call(**asked)
         try:
-            for place, chunk in enumerate(opened):
-                if not place:
-                    self._came.append(_came(chunk, opened, target, asked))
-                yield self._checked(chunk)
+            with callers_patience(asked):
+                for place, chunk in enumerate(opened):
+                    if not place:
+                        self._came.append(_came(chunk, opened, target, asked))
+                    yield self._checked(chunk)
         finally:
             _close(opened)
 
@@ -153,16 +158,17 @@ class RouterUpstream:
         """Ask for a stream of chunks; with `begun`, for the rest of an answer."""
         candidate = await self._allowed(target.client)
         asked = self._asked(candidate, begun, stream=True)
-        with chosen(candidate):
+        with self._chosen(candidate), callers_patience(asked):
             opened = await self._acall(**asked)
         reader, known, ended = self._reader, False, False
         try:
-            async for chunk in opened:
-                if not known:
-                    known = True
-                    self._came.append(_came(chunk, opened, target, asked))
-                ended = ended or (reader.finishes and reader.finish_reason(chunk) is not None)
-                yield self._checked(chunk)
+            with callers_patience(asked):
+                async for chunk in opened:
+                    if not known:
+                        known = True
+                        self._came.append(_came(chunk, opened, target, asked))
+                    ended = ended or (reader.finishes and reader.finish_reason(chunk) is not None)
+                    yield self._checked(chunk)
             if reader.finishes and not ended:
                 msg = "the stream ended without saying why"
                 raise TruncatedStreamError(msg)
@@ -178,7 +184,10 @@ class RouterUpstream:
 
     def source_of(self, first: Any) -> Came:
         """Where an answer, or the first chunk that is shown, came from: of two that race, who won."""
-        return next((came for came in self._came if came.first is first), self._came[-1])
+        return self._came_with(first) or self._came[-1]
+
+    def _came_with(self, first: Any) -> Came | None:
+        return next((came for came in self._came if came.first is first), None)
 
     def streams(self, target: Target) -> bool:
         """Whether a stream from there comes in chunks."""
@@ -220,7 +229,11 @@ class RouterUpstream:
 
     def whole(self, target: Target, chunks: Sequence[Any]) -> Any:
         """A stream's chunks as the unstreamed answer that they are; asked for only on routes that can tell."""
-        return self._reader.whole(chunks, self._request)
+        answer = self._reader.whole(chunks, self._request)
+        came = self._came_with(chunks[0]) if chunks else None
+        if came is not None:
+            self._came.append(came._replace(first=answer))
+        return answer
 
 
 def _came(first: Any, source: Any, target: Target, asked: Mapping[str, Any]) -> Came:

@@ -2,8 +2,13 @@
 
 import copy
 import gc
+import sys
 import weakref
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import pytest
 
 from langchain_resilient.engine.events import Watching
 from langchain_resilient.engine.observe.levels import Levels
@@ -60,6 +65,47 @@ def test_no_more_are_kept_than_the_bound(namespace, monkeypatch):
     for name in "abcdef":
         parts.policy(rungs(name))
     assert len(parts._policies) == len(parts._targets) == 3
+
+
+@pytest.fixture
+def _threads_take_turns() -> Iterator[None]:
+    """As often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_take_turns")
+def test_threads_let_go_of_the_oldest_together(namespace, monkeypatch):
+    """Threads that make policies at once disturb one another in nothing, and keep no more than the bound."""
+    monkeypatch.setattr(module, "MOST_KEPT", 3)
+    parts = Assembly(Settings(namespace=namespace))
+
+    def make(thread: int) -> None:
+        for number in range(100):
+            parts.policy(rungs(f"{thread}-{number}"))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(make, range(8)))
+    assert len(parts._policies) == len(parts._targets) == 3
+
+
+def test_whoever_observes_may_ask_the_router_itself(namespace):
+    """An observer that makes a policy when it is told of one is not waited for by itself."""
+    heard = []
+
+    class Observing:
+        events = frozenset({Watching})
+
+        def __call__(self, event: Any) -> None:
+            heard.append(event.providers)
+            if len(heard) == 1:
+                parts.policy(rungs("b"))
+
+    parts = Assembly(Settings(namespace=namespace, observers=[Observing()]))
+    parts.policy(rungs("a"))
+    assert heard == [("openai/gpt-4.1#a",), ("openai/gpt-4.1#b",)]
 
 
 def test_observers_are_told_of_each_provider_once(namespace):

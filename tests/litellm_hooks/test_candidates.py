@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from litellm.types.router import RouterRateLimitError
 
-from litellm_hooks.candidates import UNTOUCHED, Candidates
+from litellm_hooks.candidates import CHAINS, UNTOUCHED, Candidates
 from litellm_hooks.router import RouterFace
 from tests.litellm_hooks.test_router import entry
 from tests.litellm_hooks.world import MESSAGES
@@ -183,3 +183,62 @@ async def test_another_chain_has_no_first(world):
     candidates = Candidates(RouterFace(router))
     assert asked(await candidates.others(request(), "context_window_fallbacks")) == [[("big", "b")]]
     assert await candidates.others(request(), "content_policy_fallbacks") is None
+
+
+OWN_KEY = {"model": "next", "api_key": "k"}
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"api_key": "k"},
+        {"api_key": None},
+        {"api_base": "http://x"},
+        {"base_url": "http://x"},
+        {"organization": "o"},
+        {"litellm_credential_name": "mine"},
+        {"aws_session_token": "t"},
+        {"extra_headers": {"Authorization": "Bearer k"}},
+        {"provider_specific_header": {"custom_llm_provider": "anthropic", "extra_headers": {"x-api-key": "k"}}},
+        {"provider_specific_header": [{"custom_llm_provider": "openai", "extra_headers": {"authorization": "k"}}]},
+        {"fallbacks": [OWN_KEY]},
+        {"fallbacks": [{"main": [OWN_KEY]}]},
+        {"context_window_fallbacks": [{"main": [OWN_KEY]}]},
+    ],
+)
+async def test_a_caller_s_own_account_is_litellm_s_alone(world, own: dict[str, Any]):
+    """A request that brings a credential or an endpoint of its own, itself or in its own fallbacks, is nobody's to learn from."""
+    router = world.router(entry("a"), entry("b", "next"))
+    assert await Candidates(RouterFace(router)).of(request(**own)) is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"extra_headers": {"x-trace": "1"}},
+        {"provider_specific_header": {"extra_headers": {"anthropic-beta": "x"}}},
+        {"headers": None},
+        {"api_version": "2025-01-01"},
+        {"fallbacks": [{"model": "next", "temperature": 0.0}]},
+    ],
+)
+async def test_what_is_no_account_stays_ours(world, told: dict[str, Any]):
+    """Headers, versions and overrides that name no account and no endpoint leave a request to the engine, and so does an operator's own chain."""
+    router = world.router(entry("a"), entry("b", "next"), fallbacks=[{"main": [OWN_KEY]}])
+    assert await Candidates(RouterFace(router)).of(request(**told)) is not None
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("told", [[None], [{"main": [None]}], 7])
+async def test_fallbacks_that_are_no_groups_are_litellm_s_to_tell(world, chain: str, told: Any):
+    """A request whose fallbacks make no sense is left to LiteLLM."""
+    router = world.router(entry("a"))
+    assert await Candidates(RouterFace(router)).of(request(**{chain: told})) is None
+
+
+async def test_a_router_s_fallbacks_that_are_no_groups_fail_nothing(world):
+    """A Router whose own fallbacks make no sense serves by itself, and its chain for a failure has nobody."""
+    router = world.router(entry("a"), **{chain: [{"main": [None]}] for chain in CHAINS})
+    candidates = Candidates(RouterFace(router))
+    assert await candidates.of(request()) is None
+    assert await candidates.others(request(), "context_window_fallbacks") is None

@@ -160,3 +160,79 @@ def test_the_deployment_is_left_as_it_is():
     assert deployment == before
     assert made.client.deployment is deployment
     assert (made.rung, made.priority, made.weight) == (1, 2, 3.0)
+
+
+def test_a_fallback_entry_s_own_account_is_another():
+    """What a fallback entry says beside its group of endpoint and credential makes route and account, under the same name and without its text."""
+    plain, keyed, moved = [
+        target({"api_key": "k"}, overrides=own)
+        for own in ({"temperature": 0.0}, {"api_key": "hunter2"}, {"api_base": "http://x/v1"})
+    ]
+    assert plain.account == target({"api_key": "k"}).account
+    assert keyed.route == plain.route != moved.route
+    assert keyed.account == target({"api_key": "hunter2"}).account != plain.account
+    assert keyed.name == moved.name == plain.name
+    assert "hunter2" not in keyed.account
+
+
+@pytest.mark.parametrize("name", ["rpm", "tpm", "max_parallel_requests"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("5", 5),
+        (5.0, 5),
+        ("1e3", 1000),
+        (0, None),
+        (-1, None),
+        ("0", None),
+        (2.5, None),
+        ("many", None),
+        (True, None),
+        ([5], None),
+        (float("inf"), None),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_none(name: str, given: Any, expected: int | None):
+    """Whole numbers count, as text too; all else is no limit of ours, and fails nothing."""
+    field = {"max_parallel_requests": "concurrency"}.get(name, name)
+    assert target({name: given}).limits == RateLimits(**{field: expected})
+
+
+@pytest.mark.parametrize(
+    ("paid", "got", "expected"),
+    [
+        ("1e-6", "2e-6", Price(input=1, output=2)),
+        (0, 0, Price(input=0, output=0)),
+        (-1, 0, None),
+        ("free", 0, None),
+        (float("nan"), 0, None),
+    ],
+)
+def test_a_price_that_makes_no_sense_is_none(paid: Any, got: Any, expected: Price | None):
+    """Numbers ≥ 0 count, as text too; all else is no price of ours."""
+    params = {"model": "openai/unheard-of", "input_cost_per_token": paid, "output_cost_per_token": got}
+    assert target(params).price == expected
+
+
+@pytest.mark.parametrize(("given", "expected"), [("8192", 8192), (0, None), ("big", None), (-5, None)])
+def test_a_window_that_makes_no_sense_is_none(given: Any, expected: int | None):
+    """A context window may be written as text; nonsense is none."""
+    assert target({"model": "openai/unheard-of"}, max_input_tokens=given).context_window == expected
+
+
+@pytest.mark.parametrize("given", [["5", 10], ["many", 10], [-3, 10], [float("nan"), 10]])
+def test_a_weight_that_makes_no_sense_weighs_nothing(given: list[Any]):
+    """Weights may be written as text; nonsense weighs nothing."""
+    first = 5.0 if given[0] == "5" else 0.0
+    assert weights_of([{"litellm_params": {"rpm": one}} for one in given]) == [first, 10.0]
+
+
+def test_nonsense_is_told_once(caplog, namespace):
+    """The log names deployment, field and what was given, once, however often a target is made of it."""
+    for _ in range(2):
+        target({"rpm": 0, "tpm": "many"}, id=namespace)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"deployment {namespace}: rpm: got 0, which counts as none; use a whole number ≥ 1",
+        f"deployment {namespace}: tpm: got 'many', which counts as none; use a whole number ≥ 1",
+    ]
+    assert {record.name for record in caplog.records} == {"langchain_resilient"}

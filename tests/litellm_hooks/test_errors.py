@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx
 import litellm
 import pytest
 
@@ -15,7 +16,7 @@ from langchain_resilient.engine.errors import (
     StreamInterruptedError,
     TruncatedStreamError,
 )
-from litellm_hooks.errors import Translated, as_litellm
+from litellm_hooks.errors import Translated, as_litellm, callers_patience
 
 THEIRS = litellm.InternalServerError("boom", "openai", "m")
 
@@ -90,9 +91,53 @@ def test_ours_is_the_cause():
     assert caught.value.__cause__ is ours
 
 
+def test_causes_come_to_an_end():
+    """What is raised in place of what it caused is not its own cause in turn."""
+    ours = AttemptTimeoutError("deadline", 3.0)
+    ours.__cause__ = litellm.Timeout("late", "m", "openai")
+    with pytest.raises(litellm.Timeout) as caught, Translated("main"):
+        raise ours
+    assert caught.value.__cause__ is ours
+    assert ours.__cause__ is None and ours.__context__ is None
+
+
 @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration, KeyboardInterrupt, GeneratorExit])
 def test_what_is_no_failure_passes(error: type[BaseException]):
     """The end of a stream, and what ends a program, is raised as it is."""
     with pytest.raises(error) as caught, Translated("main"):
         raise error
     assert "num_retries" not in vars(caught.value)
+
+
+LATE = litellm.Timeout("late", "m", "openai")
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ({"timeout": 3}, 3.0),
+        ({"request_timeout": 2.5}, 2.5),
+        ({"timeout": httpx.Timeout(4.0)}, 4.0),
+        ({"timeout": 3, "stream_timeout": 1, "stream": True}, 1.0),
+        ({"timeout": "3"}, 0.0),
+    ],
+)
+def test_a_caller_s_own_limit_is_the_engine_s_deadline(asked: dict[str, Any], seconds: float):
+    """A timeout of a request that brings a limit is the engine's "deadline", and reaches the caller as the very same exception."""
+    with pytest.raises(AttemptTimeoutError) as caught, callers_patience(asked):
+        raise LATE
+    assert (caught.value.limit, caught.value.seconds) == ("deadline", seconds)
+    for told in (caught.value, AllProvidersFailedError("all", [CircuitOpenError("open"), caught.value])):
+        assert as_litellm(told, "main") is LATE
+    broken = StreamInterruptedError("broken")
+    broken.__cause__ = caught.value
+    assert as_litellm(broken, "main") is LATE
+
+
+@pytest.mark.parametrize("asked", [{}, {"timeout": None}, {"timeout": 0}, {"stream_timeout": 1}])
+def test_without_a_limit_of_the_caller_s_a_timeout_is_the_provider_s(asked: dict[str, Any]):
+    """A timeout of a request that brings no limit, or another kind's, is LiteLLM's own, and all else always is."""
+    with pytest.raises(litellm.Timeout), callers_patience(asked):
+        raise LATE
+    with pytest.raises(litellm.InternalServerError), callers_patience({"timeout": 3}):
+        raise THEIRS

@@ -1,6 +1,7 @@
 """A Router with the engine on it: it survives what the bare one does not, and is otherwise the Router that its users know."""
 
 import asyncio
+import copy
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,8 @@ from langchain_resilient import SettingsError, capture_decisions
 from langchain_resilient.testing import Fault
 from litellm_hooks import Installed, install
 from litellm_hooks.installing import installed_on
+from litellm_hooks.upstream import NOTE
+from tests.litellm_hooks.test_router import entry
 from tests.litellm_hooks.world import (
     MESSAGES,
     TEXT,
@@ -107,6 +110,62 @@ async def test_two_routers_do_not_disturb_one_another(world):
     with capture_decisions() as decisions:
         assert [(await world.ask(router)).text for router in (first, second)] == ["one", "two"]
     assert len(decisions) == 1
+
+
+async def test_what_was_replaced_removes_nothing(world):
+    """`remove` of what another `install` has replaced leaves the new one where it is, and so does a second `remove`."""
+    router = world.router(world.deployment(world.server()))
+    first, second = world.install(router), world.install(router)
+    first.remove()
+    assert installed_on(router) is second and router.acompletion == second.acompletion
+    second.remove()
+    third = world.install(router)
+    second.remove()
+    assert installed_on(router) is third and router.acompletion == third.acompletion
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_copy_of_a_router_is_another(world, way: str):
+    """What is installed on a copy of a Router is the copy's alone, and answers by itself: the original keeps its own."""
+    router = world.router(world.deployment(world.server()))
+    mine = world.install(router)
+    other = copy.copy(router)
+    assert installed_on(other) is None
+    its = world.install(other, namespace=world.namespace + "-2")
+    assert (installed_on(router), installed_on(other)) == (mine, its)
+    assert (router.acompletion, other.acompletion) == (mine.acompletion, its.acompletion)
+    for asked, counted in ((router, mine), (other, its)):
+        before = [one.assembly.store.settled.total() for one in (mine, its)]
+        with capture_decisions() as decisions:
+            assert (await world.ask(asked, way)).text == TEXT
+        assert len(decisions) == 1
+        await nothing_held(asked)
+        after = [one.assembly.store.settled.total() for one in (mine, its)]
+        assert [a - b for a, b in zip(after, before, strict=True)] == [int(one is counted) for one in (mine, its)]
+    its.remove()
+    assert installed_on(router) is mine
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("change", ["removed", "installed anew", "other settings"])
+async def test_a_request_under_way_keeps_its_choice(world, change: str, way: str):
+    """Whatever happens to the Router while a provider is asked, the next attempt is made where it is booked."""
+    first, second = world.server(), world.server("second")
+    first.schedule(Fault.status(503, delay=0.2))
+    router = world.router(world.deployment(first, "a", order=1), world.deployment(second, "b", order=2), num_retries=0)
+    installed = world.install(router, retry={"max_retries": 0})
+    with capture_decisions() as decisions:
+        asking = asyncio.create_task(world.ask(router, way))
+        await asyncio.to_thread(first.wait_for, 1)
+        if change == "removed":
+            installed.remove()
+        elif change == "installed anew":
+            world.install(router)
+        else:
+            router.update_settings(routing_strategy="least-busy")
+        assert (await asking).text == "second"
+    assert asked_of(decisions) == Counter(a=1, b=1)
+    assert (first.count, second.count) == (1, 1)
 
 
 # ------------------------------------------------------------------------------------------------------ whom it reaches
@@ -246,6 +305,96 @@ async def test_a_tool_call_is_not_continued(world, way: str):
     await nothing_held(router)
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_caller_s_own_credential_blocks_nobody_else(world, way: str):
+    """A 401 for a key that a request brought is its caller's alone: the deployment's own key goes on."""
+    server = world.server()
+    router = world.resilient(world.deployment(server), num_retries=0)
+    server.schedule(Fault.status(401))
+    with pytest.raises(litellm.AuthenticationError):
+        await world.ask(router, way, api_key="the caller's own")
+    assert server.requests[-1].headers["authorization"] == "Bearer the caller's own"
+    assert (await world.ask(router, way)).text == TEXT
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_fallback_entry_s_own_credential_has_its_own_account(world, way: str):
+    """A 401 for a key that a fallback entry names blocks that entry, and not the deployment under its own key."""
+    first, second = world.server(), world.server("second")
+    first.always(DEAD)
+    second.schedule(Fault.status(401))
+    router = world.resilient(
+        world.deployment(first), world.deployment(second, "b", "spare"), num_retries=0,
+        fallbacks=[{"main": [{"model": "spare", "api_key": "the entry's own"}]}],
+    )  # fmt: skip
+    with capture_decisions() as decisions:
+        with pytest.raises(litellm.ServiceUnavailableError):
+            await world.ask(router, way)
+        assert second.requests[-1].headers["authorization"] == "Bearer the entry's own"
+        assert (await world.ask(router, way, model="spare")).text == "second"
+    assert len(decisions) == 2
+    await nothing_held(router)
+
+
+LIMITS = {"async": "timeout", "sync": "request_timeout", "async stream": "stream_timeout", "sync stream": "timeout"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_caller_s_own_limit_tells_nothing_of_the_provider(world, way: str):
+    """A request that gives up sooner than all others gets LiteLLM's own timeout, and opens no circuit."""
+    server = world.server()
+    router = world.router(world.deployment(server))
+    world.install(router, circuit={"failure_threshold": 1}, retry={"max_retries": 0})
+    server.always(Fault.hang())
+    for _ in range(2):  # of a model that nobody has seen answer yet each second timeout counts
+        with pytest.raises(litellm.Timeout) as caught:
+            await world.ask(router, way, **{LIMITS[way]: 0.1})
+        assert caught.value.llm_provider == "openai"
+    await nothing_held(router)
+    assert installed_on(router).assembly.store.status(target_of(router, "a"))["circuit"] == "closed"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_caller_s_own_limit_is_each_attempt_s(world, way: str):
+    """As with LiteLLM alone, who does not answer within it is followed by the next, who has as long."""
+    first, second = world.server(), world.server("second")
+    first.always(Fault.hang())
+    router = world.router(world.deployment(first, "a", order=1), world.deployment(second, "b", order=2))
+    world.install(router, retry={"max_retries": 0})
+    with capture_decisions() as decisions:
+        assert (await world.ask(router, way, **{LIMITS[way]: 0.5})).text == "second"
+    assert [attempt.limit for attempt in decisions[0].attempts] == ["deadline", None]
+    await nothing_held(router)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_deployment_s_own_limit_tells_of_the_provider(world, way: str):
+    """The limit that the `model_list` sets is no caller's: who outlives it fails."""
+    server = world.server()
+    router = world.router(world.deployment(server, timeout=0.1))
+    world.install(router, circuit={"failure_threshold": 1}, retry={"max_retries": 0})
+    server.always(Fault.hang())
+    for _ in range(2):
+        with pytest.raises((litellm.Timeout, litellm.ServiceUnavailableError)):
+            await world.ask(router, way)
+    assert installed_on(router).assembly.store.status(target_of(router, "a"))["circuit"] == "open"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_numbers_that_make_no_sense_fail_nobody(world, way: str):
+    """Limits, prices and windows that can't be meant are none, whether their deployment is asked or only stands in line."""
+    server = world.server()
+    odd = {"rpm": 0, "tpm": "0", "max_parallel_requests": 0, "input_cost_per_token": -1, "output_cost_per_token": 0}
+    model = "openai/odd"  # LiteLLM's Router writes prices and windows into a table of all models
+    spare = world.deployment(server, "b", "spare", model=model, **odd)
+    spare["model_info"]["max_input_tokens"] = "8192"
+    last = world.deployment(server, "c", "last", model=model, max_parallel_requests="5")
+    router = world.resilient(world.deployment(server), spare, last, fallbacks=[{"main": ["spare", "last"]}])
+    for model in ("main", "spare"):
+        assert (await world.ask(router, way, model=model)).text == TEXT
+    await nothing_held(router)
+
+
 # -------------------------------------------------------------------------------------------- LiteLLM's other fallbacks
 OTHERS = {
     "context_window_fallbacks": Fault.context_overflow(),
@@ -262,9 +411,31 @@ async def test_a_failure_with_a_chain_of_its_own_goes_there(world, chain: str, w
     router = world.resilient(
         world.deployment(first), world.deployment(second, "b", "other"), **{chain: [{"main": ["other"]}]}
     )
-    assert (await world.ask(router, way)).text == TEXT
+    metadata: dict[str, Any] = {}
+    assert (await world.ask(router, way, metadata=metadata)).text == TEXT
     assert (first.count, second.count) == (1, 1)
+    assert metadata[NOTE] == {"provider": "openai/gpt-4.1#b", "attempts": 2}
     await nothing_held(router)
+
+
+async def test_a_chain_s_answer_is_logged_anew(world):
+    """What LiteLLM logs with has told of the failure already: who answers instead is asked without it."""
+    asked: list[dict[str, Any]] = []
+    router = world.router(entry("a"), entry("b", "other"), context_window_fallbacks=[{"main": ["other"]}])
+
+    async def answer(**kwargs: Any) -> Any:
+        asked.append(kwargs)
+        if len(asked) == 1:
+            raise litellm.ContextWindowExceededError("too long", "m", "openai")
+        return litellm.ModelResponse()
+
+    router.acompletion = answer
+    world.install(router)
+    await router.acompletion(model="main", messages=MESSAGES, litellm_logging_obj="the request's")
+    assert [(one["model"], one.get("litellm_logging_obj")) for one in asked] == [
+        ("main", "the request's"),
+        ("other", None),
+    ]
 
 
 @pytest.mark.parametrize("way", WAYS)

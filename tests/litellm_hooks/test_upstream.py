@@ -2,6 +2,8 @@
 
 import asyncio
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +12,6 @@ from litellm.types.utils import ModelResponse
 from langchain_resilient.engine.effects import Begun
 from langchain_resilient.engine.errors import IneligibleError
 from langchain_resilient.engine.policy import Target
-from litellm_hooks import strategy
 from litellm_hooks.deployments import Candidate
 from litellm_hooks.upstream import RouterUpstream
 from tests.litellm_hooks.test_chunks import chunk
@@ -42,8 +43,18 @@ class Asked:
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.asked: list[dict[str, Any]] = []
+        self.told: list[Any] = []
+        self.within = False
+
+    @contextmanager
+    def chosen(self, candidate: Candidate) -> Iterator[None]:
+        self.told.append(candidate.deployment)
+        self.within = True
+        yield
+        self.within = False
 
     def call(self, **asked: Any) -> Any:
+        assert self.within
         self.asked.append(asked)
         return self.answers.pop(0)
 
@@ -52,7 +63,7 @@ class Asked:
 
     def upstream(self, granted: Any = None, **request: Any) -> RouterUpstream:
         given = {"model": "main", "messages": MESSAGES, "stream": False, **request}
-        return RouterUpstream(self.call, self.acall, given, lambda: 0.0, granted=granted)
+        return RouterUpstream(self.call, self.acall, self.chosen, given, lambda: 0.0, granted=granted)
 
 
 def target(name: str = "a", group: str = "main", **overrides: Any) -> Target:
@@ -98,16 +109,9 @@ async def test_the_router_is_told_what_it_handed_out_itself(way: str):
     async def granted(candidate: Candidate) -> dict[str, Any]:
         return {"model_info": {"id": candidate.id}, "fresh": True}
 
-    class Telling(Asked):
-        def call(self, **asked: Any) -> Any:
-            candidate = strategy._CHOSEN.get()
-            told.append(candidate and candidate.deployment)
-            return super().call(**asked)
-
-    told: list[Any] = []
-    router = Telling(Streamed() if "stream" in way else "x")
+    router = Asked(Streamed() if "stream" in way else "x")
     await attempted(router.upstream(granted), way, unsure())
-    assert told == [{"model_info": {"id": "a"}, "fresh": True}]
+    assert router.told == [{"model_info": {"id": "a"}, "fresh": True}]
 
 
 async def test_an_attempt_is_alone():
@@ -203,7 +207,7 @@ def test_the_prompt_is_counted_once(monkeypatch):
     upstream = Asked().upstream()
     assert (upstream.input_tokens(), upstream.input_tokens()) == (111, 111)
     assert counts == [MESSAGES]
-    assert RouterUpstream(print, print, {"messages": MESSAGES}, float, tokens=7).input_tokens() == 7
+    assert RouterUpstream(print, print, print, {"messages": MESSAGES}, float, tokens=7).input_tokens() == 7
     assert counts == [MESSAGES]
 
 
@@ -234,3 +238,14 @@ def test_a_stream_read_in_secret_is_a_whole_answer():
     answer = Asked().upstream().whole(target(), said)
     assert answer.choices[0].message.content == "It rains."
     assert answer.choices[0].finish_reason == "stop"
+
+
+def test_the_source_of_a_whole_answer_is_whose_chunks_it_is_made_of():
+    """Of two that are streamed in secret the source is the one whose chunks became the answer, though the other began later."""
+    one, other = [Streamed([chunk(role="assistant", content="a"), chunk("stop")]) for _ in range(2)]
+    upstream = Asked(one, other).upstream(metadata={})
+    first = target("a")
+    list(upstream.stream(first))
+    list(upstream.stream(target("b")))
+    came = upstream.source_of(upstream.whole(first, list(one)))
+    assert (came.source, came.target) == (one, first)
