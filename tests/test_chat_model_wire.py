@@ -23,7 +23,7 @@ from langchain_resilient.testing.fault_server import RETRY_FORMS
 from tests.clients import WAYS, WIRES, ask, failure, fresh, made
 
 GREETING = "Hello from the fault server."
-SHORT = 0.8  # seconds that a silent provider is given; a busy machine needs some to ask it
+SHORT = 0.5  # seconds that a silent provider is given; a busy machine needs some to ask it
 LONG = 20.0  # seconds that a busy machine is given where nobody is silent
 HOUR = 3600.0
 

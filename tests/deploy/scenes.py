@@ -156,7 +156,7 @@ def letters(stack: ExitStack) -> Scene:
 
     def pod(name: str) -> Pod:
         made = Pod(
-            provider(server, "first"), rate=QUIET, question=question, circuit=NEVER_OPENS, retry=Retry(max_retries=0),
+            provider(server, "first"), rate=QUIET / 2, question=question, circuit=NEVER_OPENS, retry=Retry(max_retries=0),
             dead_letters=str(folder / f"{name}.db"),
         )  # fmt: skip
         stack.callback(made.close)
