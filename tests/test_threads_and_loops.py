@@ -4,7 +4,9 @@ Nothing is lost, and nothing is blamed on a provider that this process did to it
 """
 
 import asyncio
+import errno
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from langchain_core.language_models import BaseChatModel, SimpleChatModel
 
 from langchain_resilient import (
@@ -160,13 +163,19 @@ def test_two_loops_at_once(server: FaultServer, wire: str):
     """Two loops that use one async client at the same time get in each other's way, as the bare client does; never is it the provider's fault.
 
     Partner packages keep one async HTTP client per process, so this can't be promised to work without a client per loop; that the
-    circuit opens at the first failure shows that none is counted.
+    circuit opens at the first failure shows that none is counted. Both loops tick, as any loop does that has more to do: a loop
+    that only waits may sleep through what the other set for it (asyncio's events wake no other loop), and no limit can tell that
+    from a provider that is silent.
     """
     model = ResilientChatModel(providers=[spec(server, wire)], namespace=fresh(), circuit=Circuit(failure_threshold=1))
     together = threading.Barrier(2, timeout=10)
     kinds: list[str] = []
 
+    def tick() -> None:
+        asyncio.get_running_loop().call_later(0.01, tick)
+
     async def several() -> None:
+        tick()
         await asyncio.to_thread(together.wait)
         for way in ["ainvoke", "astream"] * 5:
             try:
@@ -181,6 +190,36 @@ def test_two_loops_at_once(server: FaultServer, wire: str):
         thread.join()
     assert set(kinds) <= {"local"}
     assert (model.status()[f"{wire}/one"]["circuit"], model.status()[f"{wire}/one"]["in_flight"]) == ("closed", 0)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_out_of_file_descriptors(server: FaultServer, monkeypatch: pytest.MonkeyPatch, wire: str):
+    """When this process can open no more files, that is no provider's fault, though HTTP pools hide why they could not connect."""
+    model = ResilientChatModel(providers=[spec(server, wire)], namespace=fresh(), max_retries=0)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched, capture_decisions() as decisions:
+        patched.setattr(socket, "socket", refused)
+        assert await failure(model, "ainvoke") is not None
+    assert {attempt.kind for attempt in decisions[0].attempts} == {"local"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_asked_while_something_is_handled(way: str):
+    """What the caller handles when it asks, its own store's failure say, is not held for the provider's error."""
+
+    def busy(messages: list) -> str:
+        raise BusyError
+
+    model = resilient(scripted("one", busy), max_retries=0)
+    try:
+        raise redis.ConnectionError("the cache is away")
+    except redis.ConnectionError:
+        with capture_decisions() as decisions, pytest.raises(BusyError):
+            asyncio.run(ask(model, way))
+    assert [attempt.kind for attempt in decisions[0].attempts] == ["overloaded"]
 
 
 async def test_sync_calls_inside_a_loop(server: FaultServer):

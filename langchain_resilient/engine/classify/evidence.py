@@ -35,6 +35,7 @@ __all__ = [
 
 _CHAIN_LIMIT: Final = 8  # links of a chain that are looked at
 _FRAME_LIMIT: Final = 16  # frames of a traceback that are looked at
+_PATH_LIMIT: Final = 1000  # frames of a traceback that are compared with another's
 _NODE_LIMIT: Final = 64  # parts of a body that are looked at
 _BODY_KEYS: Final = frozenset(
     {"error", "errors", "Error", "details", "innererror", "inner_error", "violations", "ResponseMetadata"}
@@ -78,19 +79,36 @@ def unwrap(error: BaseException) -> BaseException:
     return error
 
 
-def causes(head: BaseException) -> list[tuple[BaseException, bool]]:
-    """List the head and its causes, each with whether it was named as the cause (`raise … from`)."""
+def causes(head: BaseException, *, hidden: bool = False) -> list[tuple[BaseException, bool]]:
+    """List the head and its causes, each with whether it was named as the cause (`raise … from`).
+
+    Args:
+        head: Where the chain begins.
+        hidden: Also what `raise … from None` hides, as httpcore's pools do with each connection that breaks.
+    """
     chain, seen = [(head, True)], {id(head)}
     link = head
     while len(chain) < _CHAIN_LIMIT:
         explicit = link.__cause__ is not None
-        inner = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        inner = link.__cause__
+        if inner is None and (hidden or not link.__suppress_context__):
+            inner = _handled_within(link)
         if inner is None or id(inner) in seen:
             break
         seen.add(id(inner))
         link = unwrap(inner)
         chain.append((link, explicit))
     return chain
+
+
+def _handled_within(link: BaseException) -> BaseException | None:
+    """Give the context, unless the link passed through no frame of it: who asks a model inside an `except` handles that himself."""
+    context = link.__context__
+    if context is None or context.__traceback__ is None or link.__traceback__ is None:
+        return context
+    passed = {frame for frame, _ in islice(walk_tb(link.__traceback__), _PATH_LIMIT)}
+    own = any(frame in passed for frame, _ in islice(walk_tb(context.__traceback__), _PATH_LIMIT))
+    return context if own else None
 
 
 def stated_kind(link: BaseException) -> ErrorKind | None:

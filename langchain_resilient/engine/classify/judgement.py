@@ -6,11 +6,12 @@ Rules of this file:
 2. `classify` never raises, whatever the exception's attributes do.
 3. Words are in `tables`, reading is in `evidence`; here is only which of them speaks first.
 
-Theory. An exception is the head of a chain (`__cause__`, else `__context__` unless suppressed). Each link is judged alone, and
-its verdict has a rank: FIRM (a status, a provider's code, a transport error), LOOSE (a class that says little:
-APIConnectionError, ModelRateLimitError) or SPOKEN (only its text says something). The firmest verdict wins, the link nearest
-to the head among equals: so OpenAIConnectionError ← APIConnectionError ← httpx2.ConnectTimeout is a connect timeout, while a
-ConnectError that was raised while a 429 was being handled stays a ConnectError.
+Theory. An exception is the head of a chain (`__cause__`, else `__context__` unless suppressed or handled by who asked). What
+this process did to itself is looked for first, behind `from None` too: an HTTP pool hides so that no file could be opened.
+Then each link is judged alone, and its verdict has a rank: FIRM (a status, a provider's code, a transport error), LOOSE (a
+class that says little: APIConnectionError, ModelRateLimitError) or SPOKEN (only its text says something). The firmest verdict
+wins, the link nearest to the head among equals: so OpenAIConnectionError ← APIConnectionError ← httpx2.ConnectTimeout is a
+connect timeout, while a ConnectError that was raised while a 429 was being handled stays a ConnectError.
 
 Within a link: our own classes; transport errors (which have no status); classes and codes that say more than a status can
 (429 insufficient_quota, 400 content_filter); the status; codes that only repeat a status, for errors inside a stream, which
@@ -44,6 +45,7 @@ from langchain_resilient.engine.classify.retry_after import read_retry_after
 from langchain_resilient.engine.classify.tables import (
     BUGS,
     CANCEL_CLASSES,
+    CLOSED_HERE,
     GEMINI_QUOTA,
     LIMIT_REQUESTED,
     LOCAL_ERRNOS,
@@ -56,6 +58,7 @@ from langchain_resilient.engine.classify.tables import (
     PLAIN_CODES,
     READER_PACKAGES,
     RESPONSE_READERS,
+    SELECTOR_LOST,
     SHARP_CLASSES,
     SHARP_CODES,
     STATUSES,
@@ -109,9 +112,9 @@ def classify_error(error: BaseException) -> ErrorKind:
 def _classify(head: BaseException, wall: float) -> Failure:
     if not isinstance(head, Exception) or not CANCEL_CLASSES.isdisjoint(class_names(head)):
         return Failure(_K.CANCELLED)
-    chain = causes(head)
-    if any(_is_local(link) for link, _ in chain):
+    if any(_is_local(link) for link, _ in causes(head, hidden=True)):
         return Failure(_K.LOCAL)
+    chain = causes(head)
     best, best_index = None, 0
     for index, (link, _) in enumerate(chain):
         verdict = _judge(link)
@@ -234,6 +237,10 @@ def _is_local(link: BaseException) -> bool:
         text = said(link)
         return any(needle in text for needle in LOCAL_NEEDLES)
     if isinstance(link, OSError) and link.errno in LOCAL_ERRNOS:
+        return True
+    if isinstance(link, KeyError) and link.args and isinstance(link.args[0], str):
+        return SELECTOR_LOST.fullmatch(link.args[0]) is not None
+    if (package(type(link)), type(link).__name__) == CLOSED_HERE:
         return True
     return any(package(cls) in STORE_ROOTS for cls in type(link).__mro__)
 

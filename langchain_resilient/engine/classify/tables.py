@@ -138,10 +138,16 @@ LOOSE_TRANSPORT: Final = {
     "ClientError": _BROKEN,
 }
 
+# Closed at our end, by another loop that uses the same client, say: what the other end closes has other names. And what a loop's
+# selector says of a file descriptor that another loop took from it.
+CLOSED_HERE: Final = ("anyio", "ClosedResourceError")
+SELECTOR_LOST: Final = re.compile(r"\d+ is not registered")
 STORE_ROOTS: Final = frozenset({"redis", "valkey", "sqlite3"})
 # asyncio's and concurrent.futures', and LangGraph's interrupts.
 CANCEL_CLASSES: Final = frozenset({"CancelledError", "GraphBubbleUp"})
-LOCAL_ERRNOS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+LOCAL_ERRNOS: Final = frozenset({
+    errno.EBADF, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL,
+})  # fmt: skip
 UNREACHED_ERRNOS: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN})
 BUGS: Final = (
     TypeError, AttributeError, NameError, LookupError, AssertionError, ImportError, SyntaxError, ArithmeticError,
@@ -151,7 +157,7 @@ BUGS: Final = (
 # RuntimeErrors of a loop, thread or client of ours that is gone.
 LOCAL_NEEDLES: Final = (
     "event loop is closed", "attached to a different loop", "bound to a different event loop", "cannot schedule new futures",
-    "can't start new thread", "client has been closed",
+    "can't start new thread", "client has been closed", "is used by transport",
 )  # fmt: skip
 # What langchain-openai, langchain-core and langchain-ollama say of a response that is none.
 MALFORMED_NEEDLES: Final = (

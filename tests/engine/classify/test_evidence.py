@@ -60,6 +60,34 @@ def test_causes():
     assert causes(first) == [(first, True), (second, True), (third, False)]
     third.__suppress_context__ = True
     assert causes(third) == [(third, True)]
+    assert causes(third, hidden=True) == [(third, True), (first, False), (second, True)]
+
+
+def test_causes_are_not_what_the_asker_handles():
+    """What was being handled counts where the error passed through the frame that handled it, not where that frame only asked."""
+
+    def fail() -> None:
+        raise ValueError("inner")
+
+    def asked(*, handles: bool) -> Exception:
+        try:
+            if handles:
+                try:
+                    raise KeyError("its own")
+                except KeyError:
+                    fail()
+            fail()
+        except ValueError as error:
+            return error
+        raise AssertionError
+
+    try:
+        raise OSError("the asker's")
+    except OSError:
+        alone, own = asked(handles=False), asked(handles=True)
+    assert isinstance(alone.__context__, OSError)
+    assert causes(alone) == [(alone, True)]
+    assert [type(link) for link, _ in causes(own)] == [ValueError, KeyError]
 
 
 def test_attribute():

@@ -61,6 +61,13 @@ def anthropic_error(status, kind, message="no", headers=None, **details):
     return client._make_status_error(f"Error code: {status}", body=response.json(), response=response)
 
 
+def closed_by(module, name):
+    """What httpx makes of a connection that anyio found closed."""
+    error = httpx.ReadError("")
+    error.__cause__ = duck(module, name)
+    return error
+
+
 def duck(module, name, base=Exception, /, **attributes):
     """Build an exception of a package that is not installed: only its class's module and name, and its attributes, count."""
     bases = base if isinstance(base, tuple) else (base,)
@@ -276,7 +283,14 @@ KINDS = [
     (RuntimeError("Task <Task> got Future <Future> attached to a different loop"), K.LOCAL),
     (RuntimeError("Cannot send a request, as the client has been closed."), K.LOCAL),
     (OSError(errno.EMFILE, "Too many open files"), K.LOCAL),
+    (OSError(errno.EBADF, "Bad file descriptor"), K.LOCAL),
     (MemoryError(), K.LOCAL),
+    (RuntimeError("File descriptor 15 is used by transport <_SelectorSocketTransport fd=15>"), K.LOCAL),
+    (KeyError("15 is not registered"), K.LOCAL),
+    (KeyError("the model is not registered"), K.UNKNOWN),
+    (KeyError(), K.UNKNOWN),
+    (closed_by("anyio", "ClosedResourceError"), K.LOCAL),
+    (closed_by("anyio", "BrokenResourceError"), K.SERVER_ERROR),
     (duck("redis.exceptions", "ConnectionError"), K.LOCAL),
     # the rest
     (ValueError("?"), K.UNKNOWN),
@@ -453,6 +467,15 @@ def test_suppressed_context():
     error.__context__ = openai_error(429, {})
     error.__suppress_context__ = True
     assert classify_error(error) is K.UNKNOWN
+
+
+def test_what_this_process_did_is_found_behind_from_none():
+    """What this process did to itself is told, also where a pool raises its error again `from None`."""
+    hidden = httpx.ConnectError("")
+    hidden.__cause__ = deeper = duck("httpcore", "ConnectError")
+    deeper.__context__ = OSError(errno.EMFILE, "Too many open files")
+    deeper.__suppress_context__ = True
+    assert classify_error(hidden) is K.LOCAL
 
 
 def test_cancellation_inside_a_timeout():
