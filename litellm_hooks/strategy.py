@@ -21,6 +21,8 @@ from litellm_hooks.router import core_of, rebound, undeprecated
 
 MARK = "_resilience_strategy"
 """Under which a Router's core knows its strategy."""
+ASKED = "get_available_deployment"
+"""What the members of a core end with that it asks."""
 _LOCK = threading.Lock()
 
 
@@ -70,6 +72,8 @@ class ResilientStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]  # Lit
         self.core = core_of(router)
         """Whose strategy it is."""
         self._holders = 0
+        self._placed: dict[str, Any] = {}
+        """What the core was given when it was registered last."""
         with undeprecated():
             own = _Own(router.get_available_deployment, router.async_get_available_deployment)
         before = vars(self.core).get(MARK)
@@ -100,10 +104,14 @@ class ResilientStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]  # Lit
                 self._register(self.own)
 
     def _register(self, strategy: Any) -> None:
+        members = vars(self.core)
+        if strategy is self and self._placed and all(members.get(name) is one for name, one in self._placed.items()):
+            return  # nobody has been registered since; LiteLLM would look at our signatures again, with every request
         if hasattr(self._router, "register_plugin"):
             self._router.register_plugin(strategy)
         else:
             self._router.set_custom_routing_strategy(strategy)
+        self._placed = {name: one for name, one in vars(self.core).items() if name.endswith(ASKED)}
 
     def _chosen(self, model: str) -> Candidate | None:
         attempt = _CHOSEN.get()

@@ -99,7 +99,7 @@ class Attempts:
         request, loop, limit = self._request(target), asyncio.get_running_loop(), self._limit
         with self._attempt(target) as shown:
             try:
-                async with Limit(limit.seconds) as scope:
+                with Limit(limit.seconds) as scope:
                     # By the loop: a model without async streaming tells its tokens from a thread.
                     shown.prolong = partial(loop.call_soon_threadsafe, scope.prolong, target.idle)
                     return as_answer(await self._handler(request))

@@ -1,5 +1,6 @@
 """How LiteLLM's chunks are read, and how one stream goes on behind another as one answer."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -43,6 +44,23 @@ def without_choices() -> Any:
 def test_what_speaks(delta: dict[str, Any], speaks: bool):
     """Text, thoughts, tool calls and refusals are content; a role or an empty text is not."""
     assert chunks.has_content(chunk(**delta)) is speaks
+
+
+@pytest.mark.parametrize(
+    "made", [chunk(content="a"), chunk("stop", usage=Usage(total_tokens=1)), ModelResponse(), object()]
+)
+def test_what_is_told_is_what_is_there(made: Any):
+    """Fields, extra fields, properties, methods and what is missing are read as `getattr` reads them."""
+    for thing in (
+        made,
+        *(choice for choice in getattr(made, "choices", ())),
+        Delta(content="a", refusal="no"),
+        Usage(total_tokens=1),
+    ):
+        for name in (*dir(thing), *chunks.SPEAKING, "usage", "choices", "nonsense"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # some are deprecated
+                assert chunks.told(thing, name) == getattr(thing, name, None)
 
 
 def test_a_chunk_without_choices_says_nothing_but_usage():

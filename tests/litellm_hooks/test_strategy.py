@@ -8,7 +8,7 @@ import pytest
 
 from litellm_hooks import install
 from litellm_hooks.deployments import Candidate
-from litellm_hooks.router import undeprecated
+from litellm_hooks.router import core_of, undeprecated
 from litellm_hooks.strategy import ResilientStrategy, chosen
 from tests.litellm_hooks.test_router import entry
 from tests.litellm_hooks.world import MESSAGES
@@ -110,6 +110,31 @@ async def test_a_strategy_that_was_dropped_is_there_for_the_next_attempt(router)
         router.update_settings(routing_strategy="least-busy")
     with chosen(router, candidate(router, "b")):
         assert await told(router) == ["b", "b"]
+
+
+@pytest.mark.usefixtures("strategy")
+async def test_a_strategy_that_was_replaced_is_there_for_the_next_attempt(router):
+    """Nor does another strategy that was registered behind ours, even if it replaced only half of it."""
+
+    class Other(ResilientStrategy):
+        pass
+
+    Other(router)._register(Other(router))
+    with chosen(router, candidate(router, "b")):
+        assert await told(router) == ["b", "b"]
+    vars(core_of(router)).pop("get_available_deployment")
+    with chosen(router, candidate(router, "b")):
+        assert await told(router) == ["b", "b"]
+
+
+@pytest.mark.usefixtures("strategy")
+async def test_it_is_registered_once_as_long_as_nobody_else_is(router, monkeypatch):
+    """Attempts do not register it again: newer LiteLLM reads its signatures each time."""
+    with chosen(router, candidate(router, "b")):
+        register = "register_plugin" if hasattr(router, "register_plugin") else "set_custom_routing_strategy"
+        monkeypatch.setattr(router, register, lambda _: pytest.fail("registered again"))
+        with chosen(router, candidate(router, "a")):
+            assert await told(router) == ["a", "a"]
 
 
 async def test_the_choice_is_given_back_when_nobody_holds_it(router):

@@ -152,10 +152,10 @@ class AsyncHands:
 
     async def perform(self, effect: Effect) -> Any:
         """Do what one effect says."""
-        if isinstance(effect, Call):
-            return await self._call(effect)
         if isinstance(effect, Pull):
             return await self._pull(effect)
+        if isinstance(effect, Call):
+            return await self._call(effect)
         if isinstance(effect, Sleep):
             await self._sleep(effect)
             return None
@@ -189,7 +189,7 @@ class AsyncHands:
         renewal = _Renewal(self.store, call.ticket) if call.ticket.leased else None
         target = call.ticket.target
         try:
-            async with Limit(call.limit) as limit:
+            with Limit(call.limit) as limit:
                 value = await (self._open(call, limit) if call.ticket.stream else self.upstream.acall(target))
         except Exception as error:  # noqa: BLE001  # a reply, like every failure of a provider
             if isinstance(error, TimeoutError) and limit.expired:
@@ -221,7 +221,7 @@ class AsyncHands:
         opened = effect.stream
         keep_lease(self.store, self.clock, opened, effect)
         try:
-            async with Limit(effect.limit) as limit:
+            with Limit(effect.limit) as limit:
                 chunk = await anext(opened.chunks)
                 limit.check(others=True)  # a chunk that came in the limit's own instant has come
                 return chunk

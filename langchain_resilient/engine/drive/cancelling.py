@@ -17,7 +17,7 @@ INSIST_EVERY = 1.0
 
 
 class Limit:
-    """An `asyncio.timeout` that insists.
+    """An `asyncio.timeout` that insists; a plain context manager, as it awaits nothing.
 
     Args:
         seconds: After so many what is inside is cancelled (None: never); the context manager then raises `TimeoutError`.
@@ -30,7 +30,7 @@ class Limit:
         self._fired = 0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         if task is None:  # pragma: no cover  # a coroutine is only ever driven by a task here
             msg = "a limit needs a running task"
@@ -65,7 +65,7 @@ class Limit:
         if self._task.cancelling() > self._before + (self._fired if others else 0):
             raise asyncio.CancelledError
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._timer is not None:

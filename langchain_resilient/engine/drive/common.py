@@ -76,6 +76,8 @@ class Held:
 
     def note(self, effect: Effect, reply: Any) -> None:
         """Keep account of one effect."""
+        if isinstance(effect, Pull):  # by far the most
+            return
         if isinstance(reply, Ticket):
             self._tickets[reply.attempt] = reply
         elif isinstance(effect, Settle | Detach):  # a probe that runs on reports its own end

@@ -114,7 +114,7 @@ async def test_a_limit_leaves_others_cancellations_alone():
     for seconds in (LONG, 0.0):
 
         async def wait(seconds=seconds):
-            async with Limit(seconds):
+            with Limit(seconds):
                 asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)
                 await asyncio.sleep(2 * LONG)
 
@@ -125,17 +125,16 @@ async def test_a_limit_leaves_others_cancellations_alone():
 
 async def test_without_a_limit_nothing_ends():
     """None means for ever; a limit that is over already lets nothing wait."""
-    async with Limit(None) as limit:
+    with Limit(None) as limit:
         await asyncio.sleep(0)
     assert not limit.expired
-    with pytest.raises(TimeoutError):
-        async with Limit(-1.0):
-            await asyncio.sleep(LONG)
+    with pytest.raises(TimeoutError), Limit(-1.0):
+        await asyncio.sleep(LONG)
 
 
 async def test_a_limit_can_be_prolonged_until_it_is_over():
     """Never shortened, and what is over stays over."""
-    async with Limit(SHORT) as limit:
+    with Limit(SHORT) as limit:
         limit.prolong(-LONG)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -144,12 +143,11 @@ async def test_a_limit_can_be_prolonged_until_it_is_over():
         await asyncio.sleep(2 * SHORT)
         assert not limit.expired
     limit.prolong(0.0)  # told late, by a thread
-    with pytest.raises(TimeoutError):
-        async with Limit(0.0) as limit:
-            try:
-                await asyncio.sleep(LONG)
-            finally:
-                limit.prolong(LONG)
+    with pytest.raises(TimeoutError), Limit(0.0) as limit:
+        try:
+            await asyncio.sleep(LONG)
+        finally:
+            limit.prolong(LONG)
     await asyncio.sleep(0)
     assert asyncio.current_task().cancelling() == 0
 
