@@ -16,7 +16,6 @@ import copy
 import inspect
 import logging
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
@@ -25,6 +24,7 @@ from typing import Any, Self
 from langchain_core.language_models import BaseChatModel
 
 from langchain_resilient.engine.drive.threads import LINE, HungUp
+from langchain_resilient.engine.store.forks import ForkLock
 
 HOLDERS = ("root_client", "_client", "client", "_api_client", "_httpx_client")
 """Where a model keeps its SDK's client, and that its HTTP client."""
@@ -32,7 +32,7 @@ DEEPEST = 3
 """From model to HTTP client (Google's: `client._api_client._httpx_client`)."""
 
 _log = logging.getLogger(__name__)
-_lock = threading.Lock()
+_lock = ForkLock()
 
 
 def let_hang_up(model: BaseChatModel) -> int:
@@ -82,7 +82,7 @@ def _pools(client: Any) -> Iterator[Any]:
 
 def _watch(pool: Any) -> bool:
     """Have a pool's future connections watched; returns whether they are."""
-    with _lock:  # two models of one client may be made in two threads
+    with _lock.current:  # two models of one client may be made in two threads
         backend = getattr(pool, "_network_backend", None)
         if isinstance(backend, _Backend):
             return True

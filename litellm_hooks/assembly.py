@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from langchain_resilient.engine.observe.audience import Audience
 from langchain_resilient.engine.policy import Gate, Policy, SystemClock, Target
+from langchain_resilient.engine.store.forks import ForkLock
 from langchain_resilient.engine.store.opening import open_store
 from litellm_hooks.candidates import Rungs
 from litellm_hooks.deployments import Candidate, target_of, weights_of
@@ -54,14 +55,16 @@ class Assembly:
         self._first: Policy | None = None
         self._targets: dict[tuple[Any, ...], _Made] = {}
         self._policies: dict[tuple[Target, ...], Policy] = {}
-        self._lock = threading.RLock()  # an observer is told of new targets within it, and may ask the Router itself
+        self._lock = ForkLock(
+            threading.RLock
+        )  # an observer is told of new targets within it, and may ask the Router itself
 
     def policy(self, rungs: Rungs) -> Policy:
         """The policy for these candidates."""
         targets = tuple([target for rung, candidates in enumerate(rungs) for target in self._rung(rung, candidates)])
         policy = self._policies.get(targets)
         if policy is None:
-            with self._lock:
+            with self._lock.current:
                 policy = self._policies.get(targets)  # another thread may have made it meanwhile
                 if policy is None:
                     policy = self._made(targets)
@@ -91,7 +94,7 @@ class Assembly:
         key = (candidate.group, candidate.id, candidate.sure, rung, place, weight)
         made = self._targets.get(key)
         if made is None or not made.is_of(candidate):
-            with self._lock:
+            with self._lock.current:
                 made = self._targets.get(key)
                 if made is None or not made.is_of(candidate):
                     made = self._made_of(candidate, rung, place, weight)

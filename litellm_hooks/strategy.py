@@ -8,7 +8,6 @@ is installed, and each attempt.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, Self
 
 from litellm.types.router import CustomRoutingStrategyBase
 
+from langchain_resilient.engine.store.forks import ForkLock
 from litellm_hooks.deployments import Candidate
 from litellm_hooks.router import core_of, rebound, undeprecated
 
@@ -23,7 +23,7 @@ MARK = "_resilience_strategy"
 """Under which a Router's core knows its strategy."""
 ASKED = "get_available_deployment"
 """What the members of a core end with that it asks."""
-_LOCK = threading.Lock()
+_LOCK = ForkLock()
 
 
 class _Attempt:
@@ -85,7 +85,7 @@ class ResilientStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]  # Lit
     @classmethod
     def held(cls, router: Any) -> Self:
         """A Router's strategy, made if there is none, and registered whoever has been since; to be let go of by `release`."""
-        with _LOCK:
+        with _LOCK.current:
             core = core_of(router)
             found: Self | None = vars(core).get(MARK)
             if found is None or found.core is not core:
@@ -97,7 +97,7 @@ class ResilientStrategy(CustomRoutingStrategyBase):  # type: ignore[misc]  # Lit
 
     def release(self) -> None:
         """Let go of it; the last who does gives the choice back to whoever had it."""
-        with _LOCK:
+        with _LOCK.current:
             self._holders -= 1
             if not self._holders:
                 vars(self.core).pop(MARK, None)

@@ -107,7 +107,7 @@ LINES: dict[str, float] = {
     f"{ENGINE}.store.tenants": 5,
     f"{ENGINE}.store.turn": 0,
     f"{ENGINE}.store.forks": 0,
-    f"{ENGINE}.store.once": 0,
+    f"{ENGINE}.store.once": 0.1,
     f"{ENGINE}.effects": 3,
     f"{ENGINE}.policy": 2,
     f"{ENGINE}.plan.course": 2,

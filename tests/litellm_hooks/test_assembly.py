@@ -2,9 +2,12 @@
 
 import copy
 import gc
+import os
 import sys
+import threading
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -91,38 +94,62 @@ def test_threads_let_go_of_the_oldest_together(namespace, monkeypatch):
     assert len(parts._policies) == len(parts._targets) == 3
 
 
+def test_a_fork_while_a_policy_is_made(namespace):
+    """Who is forked while a thread makes a policy waits for nobody: that thread is not there."""
+    parts = Assembly(Settings(namespace=namespace))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def make() -> None:
+        with parts._lock.current:
+            begun.set()
+            go_on.wait(20)
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    begun.wait(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that a process with threads forks is the point
+        child = os.fork()
+    if not child:  # pragma: no cover  # another process
+        threading.Timer(10, lambda: os._exit(2)).start()
+        parts.policy(rungs("a"))
+        os._exit(0)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class Observing:
+    """Hears which providers there are; told of the first, it does what it is given."""
+
+    events = frozenset({Watching})
+
+    def __init__(self, first: Callable[[], object] = lambda: None) -> None:
+        self.heard: list[tuple[str, ...]] = []
+        self._first = first
+
+    def __call__(self, event: Any) -> None:
+        self.heard.append(event.providers)
+        if len(self.heard) == 1:
+            self._first()
+
+
 def test_whoever_observes_may_ask_the_router_itself(namespace):
     """An observer that makes a policy when it is told of one is not waited for by itself."""
-    heard = []
-
-    class Observing:
-        events = frozenset({Watching})
-
-        def __call__(self, event: Any) -> None:
-            heard.append(event.providers)
-            if len(heard) == 1:
-                parts.policy(rungs("b"))
-
-    parts = Assembly(Settings(namespace=namespace, observers=[Observing()]))
+    observing = Observing(lambda: parts.policy(rungs("b")))
+    parts = Assembly(Settings(namespace=namespace, observers=[observing]))
     parts.policy(rungs("a"))
-    assert heard == [("openai/gpt-4.1#a",), ("openai/gpt-4.1#b",)]
+    assert observing.heard == [("openai/gpt-4.1#a",), ("openai/gpt-4.1#b",)]
 
 
 def test_observers_are_told_of_each_provider_once(namespace):
     """Whoever observes is told which providers there are, each once, as they come up."""
-    heard = []
-
-    class Observing:
-        events = frozenset({Watching})
-
-        def __call__(self, event: Any) -> None:
-            heard.append(event.providers)
-
-    parts = Assembly(Settings(namespace=namespace, observers=[Observing()]))
+    observing = Observing()
+    parts = Assembly(Settings(namespace=namespace, observers=[observing]))
     parts.policy(rungs("a"))
     parts.policy(rungs("a", "b"))
     parts.policy(rungs("b"))
-    assert heard == [("openai/gpt-4.1#a",), ("openai/gpt-4.1#b",)]
+    assert observing.heard == [("openai/gpt-4.1#a",), ("openai/gpt-4.1#b",)]
 
 
 def test_requests_under_way_are_counted_once(namespace):

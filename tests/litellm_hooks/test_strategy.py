@@ -1,12 +1,15 @@
 """The Router is told whom the engine chose; what is none of the engine's is chosen for as ever."""
 
 import asyncio
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from litellm_hooks import install
+from litellm_hooks import strategy as strategy_module
 from litellm_hooks.deployments import Candidate
 from litellm_hooks.router import core_of, undeprecated
 from litellm_hooks.strategy import ResilientStrategy, chosen
@@ -115,11 +118,8 @@ async def test_a_strategy_that_was_dropped_is_there_for_the_next_attempt(router)
 @pytest.mark.usefixtures("strategy")
 async def test_a_strategy_that_was_replaced_is_there_for_the_next_attempt(router):
     """Nor does another strategy that was registered behind ours, even if it replaced only half of it."""
-
-    class Other(ResilientStrategy):
-        pass
-
-    Other(router)._register(Other(router))
+    other = ResilientStrategy(router)
+    other._register(other)
     with chosen(router, candidate(router, "b")):
         assert await told(router) == ["b", "b"]
     vars(core_of(router)).pop("get_available_deployment")
@@ -135,6 +135,17 @@ async def test_it_is_registered_once_as_long_as_nobody_else_is(router, monkeypat
         monkeypatch.setattr(router, register, lambda _: pytest.fail("registered again"))
         with chosen(router, candidate(router, "a")):
             assert await told(router) == ["a", "a"]
+
+
+def test_a_fork_while_an_attempt_begins(router):
+    """Who is forked while a thread takes up a strategy waits for nobody: that thread is not there."""
+    with strategy_module._LOCK.current:
+        child = os.fork()
+        if not child:  # pragma: no cover  # another process
+            threading.Timer(10, lambda: os._exit(2)).start()
+            with chosen(router, candidate(router, "b")):
+                os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 async def test_the_choice_is_given_back_when_nobody_holds_it(router):

@@ -25,6 +25,7 @@ from langchain_resilient.engine.errors import SettingsError, require
 from langchain_resilient.engine.events import Event, LettersWatched, Watching
 from langchain_resilient.engine.observe.levels import DEPTHS, GAUGES, Levels
 from langchain_resilient.engine.observe.rows import COUNTERS
+from langchain_resilient.engine.store.forks import ForkLock
 
 LOGGER = logging.getLogger("langchain_resilient")
 PREFIX = "llm_resilient_"
@@ -174,7 +175,7 @@ class Metrics:
             self.refresh()
 
 
-_LOCK = threading.Lock()
+_LOCK = ForkLock()
 _PER_REGISTRY: WeakKeyDictionary[CollectorRegistry, Metrics] = WeakKeyDictionary()
 _ONE_OF_MANY: list[Metrics] = []
 
@@ -182,7 +183,7 @@ _ONE_OF_MANY: list[Metrics] = []
 def metrics_of(registry: Any) -> Metrics:
     """The metrics of a registry, made when they are first asked for; raises `SettingsError` if a name is taken there."""
     require(isinstance(registry, CollectorRegistry), "registry", registry, "give a prometheus_client.CollectorRegistry")
-    with _LOCK:
+    with _LOCK.current:
         metrics = _PER_REGISTRY.get(registry)
         if metrics is None:
             # Chosen by prometheus_client when it is imported, whatever the environment says later.

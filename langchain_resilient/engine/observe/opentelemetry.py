@@ -7,7 +7,6 @@ Attributes are bounded as labels are, and never a prompt, an answer or a key, in
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -47,6 +46,7 @@ from langchain_resilient.engine.observe.rows import (
     rows_of,
 )
 from langchain_resilient.engine.policy import Clock, SystemClock
+from langchain_resilient.engine.store.forks import ForkLock
 
 NAME = "langchain_resilient"
 OURS = "llm_resilient."
@@ -151,14 +151,14 @@ def _ours(labels: Mapping[str, str]) -> dict[str, str]:
     return {OURS + name: value for name, value in labels.items()}
 
 
-_LOCK = threading.Lock()
+_LOCK = ForkLock()
 _MADE: WeakKeyDictionary[MeterProvider, _Instruments] = WeakKeyDictionary()
 _GLOBAL: list[_Instruments] = []
 """Of the global meter provider, which is first a stand-in and then the one that was set: another object with the same instruments."""
 
 
 def _instruments_of(given: MeterProvider | None) -> _Instruments:
-    with _LOCK:
+    with _LOCK.current:
         ruling = metrics.get_meter_provider()
         if given is None or given is ruling:
             if not _GLOBAL:
