@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import litellm
 from litellm.types.router import RouterRateLimitError
 
 from litellm_hooks.deployments import Candidate, brings_its_own, id_of
@@ -18,7 +19,12 @@ Rungs = tuple[tuple[Candidate, ...], ...]
 """Nearest first; those of one rung are equally near."""
 UNTOUCHED = ("mock_response", "mock_testing_fallbacks", "mock_testing_rate_limit_error", "mock_timeout")
 """Requests that ask LiteLLM to play something."""
-CHAINS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+OTHER_CHAINS = {
+    litellm.ContextWindowExceededError: "context_window_fallbacks",
+    litellm.ContentPolicyViolationError: "content_policy_fallbacks",
+}
+"""Failures for which LiteLLM has fallback groups of their own."""
+CHAINS = ("fallbacks", *OTHER_CHAINS.values())
 
 
 class Lineup:

@@ -81,9 +81,9 @@ def text_of(chunk: Any) -> str:
 def besides_text(chunk: Any) -> Iterator[str]:
     """What a chunk says besides its text: thoughts, and calls of tools."""
     delta = delta_of(chunk)
-    calls = [call.function for call in getattr(delta, "tool_calls", None) or ()]
+    calls = [call.function for call in told(delta, "tool_calls") or ()]
     for said in (
-        getattr(delta, "reasoning_content", None),
+        told(delta, "reasoning_content"),
         *(part for call in calls for part in (call.name, call.arguments)),
     ):
         if isinstance(said, str):
@@ -98,7 +98,7 @@ def can_continue(shown: Sequence[Any]) -> bool:
             continue
         if len(chunk.choices) > 1 or chunk.choices[0].index != 0:
             return False
-        if any(getattr(delta, name, None) for name in SPEAKING if name not in CONTINUABLE):
+        if any(told(delta, name) for name in SPEAKING if name not in CONTINUABLE):
             return False
     return True
 
@@ -138,14 +138,14 @@ class ChunkContinuation:
     def joined(self, chunk: Any, text: str) -> Any | None:
         """Another stream's chunk as part of the same answer, with `text` for its text; None: nothing is left of it."""
         delta = delta_of(chunk)
-        rest = delta is not None and any(getattr(delta, name, None) for name in SPEAKING if name not in CONTINUABLE)
-        if not (text or rest or finish_reason(chunk) or getattr(chunk, "usage", None)):
+        rest = delta is not None and any(told(delta, name) for name in SPEAKING if name not in CONTINUABLE)
+        if not (text or rest or finish_reason(chunk) or told(chunk, "usage")):
             return None
         chunk.id, chunk.created, chunk.model = self._first.id, self._first.created, self._first.model
         if delta is not None:
             delta.role = None
             delta.content = text or None
             for name in ("reasoning_content", "thinking_blocks"):
-                if getattr(delta, name, None):
+                if told(delta, name):
                     setattr(delta, name, None)
         return chunk

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import litellm
 from litellm.litellm_core_utils.asyncify import run_async_function
 
 from langchain_resilient.engine.drive import AsyncHands, Hands, arun, astream, run, stream
@@ -21,7 +20,7 @@ from langchain_resilient.engine.effects import Plan, Request
 from langchain_resilient.engine.errors import require
 from langchain_resilient.engine.plan import answer
 from litellm_hooks.assembly import Assembly
-from litellm_hooks.candidates import Candidates, Lineup
+from litellm_hooks.candidates import OTHER_CHAINS, Candidates, Lineup
 from litellm_hooks.charging import Leg, Meter, of_call
 from litellm_hooks.errors import Translated, soonest
 from litellm_hooks.expecting import most_tokens
@@ -36,11 +35,6 @@ MARK = "_resilience"
 """Under which a Router knows what is installed on it."""
 SYNC = "acompletion"
 """The route whose answers the one sync method gives."""
-OTHER_CHAINS = {
-    litellm.ContextWindowExceededError: "context_window_fallbacks",
-    litellm.ContentPolicyViolationError: "content_policy_fallbacks",
-}
-"""Failures for which LiteLLM has fallback groups of their own."""
 OTHERS_MAY_ANSWER = tuple(OTHER_CHAINS)
 Plans = list[RouterUpstream]
 """Of one request: its plan, and one more where another chain's groups are asked."""

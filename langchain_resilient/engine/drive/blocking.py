@@ -107,10 +107,10 @@ class Hands:
 
     def perform(self, effect: Effect) -> Any:
         """Do what one effect says."""
-        if isinstance(effect, Call):
-            return self._call(effect)
         if isinstance(effect, Pull):
             return self._pull(effect)
+        if isinstance(effect, Call):
+            return self._call(effect)
         if isinstance(effect, Sleep):
             self._sleep(effect)
             return None
